@@ -1,0 +1,1 @@
+"""The pure core: rows, inputs, commands, and the decisions between them. No clock, no I/O, no randomness."""

@@ -1,0 +1,153 @@
+"""What happened: every change of durable state is one of these, and all take the same path (`transition.py`).
+
+Inputs are values. Every id that a repeated input must be recognised by is in it before the first try; times of the outside
+world are fields, `now_ms` is the node's.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from stepwell.engine.model import Json, Timer
+from stepwell.protocol.calls import Answer, Checkpoint
+from stepwell.protocol.events import Event
+from stepwell.protocol.functions import Registration
+
+
+class Input(msgspec.Struct, frozen=True, tag=True):
+    """Something that happened."""
+
+
+class EventsReceived(Input, frozen=True):
+    """Events to store and route, 100 at most. `fresh` says that their ids were made for this very input, so that none is stored yet."""
+
+    events: tuple[Event, ...]
+    fresh: bool = False
+
+
+class AppSynced(Input, frozen=True):
+    """An app told its functions. `driver` says how calls reach it."""
+
+    registration: Registration
+    driver: str
+
+
+class NodeStarted(Input, frozen=True):
+    """A node begins an epoch. `alone` says that no other node can be alive (SQLite): every other epoch is over."""
+
+    node_id: str
+    holder: str
+    others: tuple[str, ...] = ()
+
+
+class HolderRenewed(Input, frozen=True):
+    """A node lives."""
+
+    holder: str
+
+
+class Ask(msgspec.Struct, frozen=True):
+    """A function that may have ready items, and how many calls there is room for."""
+
+    function_id: str
+    room: int
+
+
+class Claim(Input, frozen=True):
+    """A node has room for calls."""
+
+    holder: str
+    asks: tuple[Ask, ...]
+
+
+class CallAnswered(Input, frozen=True):
+    """A call ended: with an answer, or lost. `worker` names where it ran."""
+
+    run_id: str
+    item_id: str
+    fence: int
+    answer: Answer
+    worker: str = ""
+
+
+class CallsReturned(Input, frozen=True):
+    """Leased items, each with its fence, that have no call in hand at the node that holds them."""
+
+    items: tuple[tuple[str, int], ...]
+    reason: str
+
+
+class StepsCheckpointed(Input, frozen=True):
+    """A call that goes on reports steps."""
+
+    checkpoint: Checkpoint
+
+
+class TimerDue(Input, frozen=True):
+    """A timer's time has come."""
+
+    timer_id: str
+
+
+class RunCancelled(Input, frozen=True):
+    """Somebody wants a run to end."""
+
+    run_id: str
+    reason: str
+
+
+class RunRerun(Input, frozen=True):
+    """Somebody wants a run again: same events, a new run that names its origin."""
+
+    run_id: str
+    new_run_id: str
+
+
+class InputSetAside(Input, frozen=True):
+    """An input of the engine's own raised: it is kept with its error, its timer taken away."""
+
+    id: str
+    input: Json
+    error: str
+    timer: Timer | None
+
+
+AnyInput = (
+    EventsReceived
+    | AppSynced
+    | NodeStarted
+    | HolderRenewed
+    | Claim
+    | CallAnswered
+    | CallsReturned
+    | StepsCheckpointed
+    | TimerDue
+    | RunCancelled
+    | RunRerun
+    | InputSetAside
+)
+"""Every input there is: what the door takes, and what an input log decodes to."""
+
+
+# Replies
+
+
+class EventsAccepted(msgspec.Struct, frozen=True):
+    """The reply to `EventsReceived`: the internal ids, in order."""
+
+    ids: tuple[str, ...]
+
+
+class Synced(msgspec.Struct, frozen=True):
+    """The reply to `AppSynced`."""
+
+    modified: bool
+    app_id: str
+    sync_id: str
+
+
+class Claimed(msgspec.Struct, frozen=True):
+    """The reply to `Claim`: calls that go out, by function, and which functions may have more."""
+
+    calls: dict[str, int]
+    more: tuple[str, ...]

@@ -1,0 +1,252 @@
+"""The rows of durable state, and the values their columns may hold.
+
+A row is a frozen struct; changing one means putting another in its place, which only commands do (`commands.py`). Nothing here
+knows how rows are stored or decided upon. JSON bodies are canonical JSON text in `bytes`; times are milliseconds since the epoch.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Literal
+
+import msgspec
+
+Json = bytes
+Key = str | tuple[str, ...]
+
+
+class RunStatus(enum.StrEnum):
+    """Where a run stands; the legal moves are `run.MOVES`."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    WAITING = "waiting"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    SKIPPED = "skipped"
+
+
+class StepStatus(enum.StrEnum):
+    """Where a step stands: planned → running (tried, not finished) → completed or failed; waiting while it sleeps."""
+
+    PLANNED = "planned"
+    RUNNING = "running"
+    WAITING = "waiting"
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
+class LaneState(enum.StrEnum):
+    """Ready to be claimed from, shut by a full key, or without items."""
+
+    READY = "ready"
+    SHUT = "shut"
+    EMPTY = "empty"
+
+
+class TimerKind(enum.StrEnum):
+    """What a timer does when it is due."""
+
+    SLEEP = "sleep"  # a sleeping step ends
+    ITEM = "item"  # the item it carries becomes ready: a backoff, a delayed start
+    ROUTE = "route"  # a stored event meets functions, those behind `after` (a durable cursor)
+    RETURN = "return"  # items of an ended holder come back (a durable cursor)
+    OPEN = "open"  # shut lanes of a counter with room are opened (a durable cursor)
+
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """What every row is."""
+
+
+class EventRow(Row, frozen=True, kw_only=True):
+    """A stored event. A lifecycle event has `run_id` and no body of its own: it is built from its run when read."""
+
+    id: str
+    key: str
+    name: str
+    data: Json
+    user: Json
+    ts: int
+    v: str | None
+    meta: Json | None
+    received_ms: int
+    run_id: str | None = None
+
+
+class Dedup(Row, frozen=True, kw_only=True):
+    """One run per (function, event key) until `expires_ms` (inngest-protocol §2.3)."""
+
+    function_id: str
+    event_key: str
+    run_id: str
+    expires_ms: int
+
+
+class AppRow(Row, frozen=True, kw_only=True):
+    """An app as last synced. `driver` says how calls reach it: `http`, `local` or `process`."""
+
+    name: str
+    id: str
+    driver: str
+    url: str
+    sdk: str
+    framework: str
+    checksum: str
+    synced_ms: int
+    archived: bool = False
+
+
+class FunctionRow(Row, frozen=True, kw_only=True):
+    """A function as last synced; archived, never deleted, while runs refer to it. `keyed`: it has, or once had, gating keys."""
+
+    id: str
+    uuid: str
+    app_name: str
+    name: str
+    config: Json
+    version: int
+    keyed: bool = False
+    paused: bool = False
+    archived: bool = False
+
+
+class Run(Row, frozen=True, kw_only=True):
+    """One execution of a function.
+
+    `calls` counts the run's items (ready, leased or backing off), `waits` its sleeping timers: a live run has at least one of them.
+    `pending` holds the step ids of the open parallel group, `pending_key` the id of the discovery that joins it (§4.6).
+    """
+
+    id: str
+    function_id: str
+    function_version: int
+    app_name: str
+    event_ids: tuple[str, ...]
+    status: RunStatus
+    cause: Literal["event", "rerun", "lifecycle"]
+    origin: str | None
+    lane_id: str
+    keys: tuple[str, ...]
+    order_ms: int
+    created_ms: int
+    started_ms: int | None = None
+    ended_ms: int | None = None
+    request_version: int = -1
+    force_plan: bool = False
+    pending: tuple[str, ...] = ()
+    pending_key: str = ""
+    steps: int = 0
+    finished: int = 0
+    state_bytes: int = 0
+    calls: int = 0
+    waits: int = 0
+    output: Json | None = None
+    reason: str | None = None
+
+
+class Step(Row, frozen=True, kw_only=True):
+    """A memoised unit of a run. `memo` is what the app is sent under the step's id (§4.3); `position` its place in the stack."""
+
+    run_id: str
+    id: str
+    op: str
+    name: str
+    user_id: str
+    index: int
+    status: StepStatus
+    opts: Json | None
+    memo: Json | None
+    attempts: int
+    queued_ms: int
+    started_ms: int | None
+    ended_ms: int | None
+    position: int
+
+
+class Attempt(Row, frozen=True, kw_only=True):
+    """A try that its step's row does not tell: one that failed, or whose call was lost. `step_id` is "" for the function's own."""
+
+    id: str
+    run_id: str
+    step_id: str
+    attempt: int
+    kind: Literal["failed", "lost"]
+    started_ms: int
+    ended_ms: int
+    error: Json
+    worker: str
+
+
+class Item(Row, frozen=True, kw_only=True):
+    """A unit of ready work: call this run, or this step of it. Leased while `holder` is set; `fence` counts the leases."""
+
+    id: str
+    run_id: str
+    function_id: str
+    lane_id: str
+    keys: tuple[str, ...]
+    starts: int
+    order_ms: int
+    step_id: str
+    attempt: int = 0
+    fence: int = 0
+    losses: int = 0
+    holder: str | None = None
+    leased_ms: int | None = None
+
+
+class Lane(Row, frozen=True, kw_only=True):
+    """The items that share every gating key. `tag` is its virtual time: the lane with the smallest is served next."""
+
+    id: str
+    function_id: str
+    keys: tuple[str, ...]
+    state: LaneState
+    shut_by: str | None = None
+    tag: int = 0
+
+
+class Counter(Row, frozen=True, kw_only=True):
+    """How many leased calls hold a key."""
+
+    id: str
+    running: int
+
+
+class FairClock(Row, frozen=True, kw_only=True):
+    """A keyed function's virtual time: the tag of the lane served last. A lane that comes back starts no earlier."""
+
+    function_id: str
+    virtual: int
+
+
+class Timer(Row, frozen=True, kw_only=True):
+    """Something due. `ref` names what its kind is about; `item` is what a retry or delayed start puts in; `after` a cursor's place."""
+
+    id: str
+    due_ms: int
+    kind: TimerKind
+    run_id: str | None = None
+    ref: str = ""
+    after: str = ""
+    item: Item | None = None
+
+
+class Holder(Row, frozen=True, kw_only=True):
+    """A node's epoch, the owner of leases, and when it last said that it lives."""
+
+    id: str
+    node_id: str
+    renewed_ms: int
+
+
+class SetAside(Row, frozen=True, kw_only=True):
+    """An input of the engine's own (a timer, a cursor) whose decision raised: kept with its error, never retried in a loop."""
+
+    id: str
+    input: Json
+    error: str
+    run_id: str | None
+    created_ms: int

@@ -1,0 +1,230 @@
+"""From an event to runs: which functions it starts, once each, and the cursor that goes on where there are too many."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from stepwell.engine.commands import Command, Delete, Effect, Put, Reply, SetRow, TimerSet
+from stepwell.engine.inputs import EventsAccepted, EventsReceived
+from stepwell.engine.lanes import Lanes, lane_id
+from stepwell.engine.model import Dedup, EventRow, Run, Timer, TimerKind
+from stepwell.engine.registry import Function, Registry
+from stepwell.engine.run import begin_run
+from stepwell.engine.view import Select, Selection, View
+from stepwell.protocol.events import Event
+from stepwell.protocol.ids import derived_ulid
+from stepwell.protocol.lifecycle import lifecycle_data
+
+FANOUT_MAX = 100
+"""Functions that one transition schedules for one event; a cursor does the rest."""
+
+RUNS_PER_INPUT_MAX = 256
+"""Runs that one input of several events makes; the events beyond are routed by cursors."""
+
+DEDUP_MS = 24 * 3600 * 1000
+"""How long an event's own id keeps a second one from starting the same function (§2.3)."""
+
+
+class Due(msgspec.Struct, frozen=True):
+    """A function that an event starts, with the gating keys of the run."""
+
+    function: Function
+    keys: tuple[str, ...]
+
+
+def matching(registry: Registry, event: EventRow | Event, body: dict[str, Any] | None, now_ms: int, after: str = "") -> list[Due]:
+    """The functions behind `after`, by id, that the event starts: a trigger's name fits and its condition is true."""
+    due = []
+    for function in registry.listening(event.name):
+        if function.id <= after:
+            continue
+        if function.limits or any(trigger.where for trigger in function.triggers):
+            if body is None:
+                body = event_body(event)
+            if not starts(function, event.name, body, now_ms):
+                continue
+            due.append(Due(function, function.gating_keys(body, now_ms)))
+        else:
+            due.append(Due(function, ()))
+    return due
+
+
+def starts(function: Function, name: str, body: dict[str, Any], now_ms: int) -> bool:
+    """Whether one of the function's triggers wants the event."""
+    return any(
+        (trigger.event == name or (trigger.event.endswith("*") and name.startswith(trigger.event[:-1])))
+        and (trigger.where is None or trigger.where.is_true({"event": body}, now_ms=now_ms))
+        for trigger in function.triggers
+    )
+
+
+def event_body(event: EventRow | Event) -> dict[str, Any]:
+    """An event as expressions see it; `ts` is a float there (§10)."""
+    key = event.key if isinstance(event, EventRow) else event.id
+    body = {"id": key, "name": event.name, "data": msgspec.json.decode(event.data), "user": msgspec.json.decode(event.user)}
+    body["ts"] = float(event.ts)
+    if event.v is not None:
+        body["v"] = event.v
+    if event.meta is not None:
+        body["meta"] = msgspec.json.decode(event.meta)
+    return body
+
+
+def stored(event: Event) -> EventRow:
+    """The row of a received event."""
+    return EventRow(
+        id=event.internal_id,
+        key=event.id,
+        name=event.name,
+        data=event.data,
+        user=event.user,
+        ts=event.ts,
+        v=event.v,
+        meta=event.meta,
+        received_ms=event.received_ms,
+    )
+
+
+def select_events(registry: Registry, received: EventsReceived, now_ms: int) -> list[Selection]:
+    """Nothing for fresh events that start ungated functions; else what may be there already, and the gates."""
+    selections: list[Selection] = []
+    for event in received.events:
+        if not received.fresh:
+            selections.append(Select("events", event.internal_id))
+        selections += select_due(event.id, event.internal_id, matching(registry, event, None, now_ms))
+    return selections
+
+
+def select_due(key: str, event_id: str, due: list[Due]) -> list[Select]:
+    """The dedup rows and lanes of runs to be."""
+    selections: list[Select] = []
+    for one in due[:FANOUT_MAX]:
+        if key != event_id:
+            selections.append(Select("dedups", (one.function.id, key)))
+        if one.keys:
+            selections += [Select("lanes", lane_id(one.function.id, one.keys)), Select("clocks", one.function.id)]
+    return selections
+
+
+def on_events(registry: Registry, view: View, received: EventsReceived, now_ms: int) -> list[Command | Effect]:
+    """Store each event that is not there yet, and start what it starts."""
+    commands: list[Command | Effect] = []
+    lanes = Lanes(registry, view)
+    begun: set[tuple[str, str]] = set()
+    budget = RUNS_PER_INPUT_MAX
+    for event in received.events:
+        if not received.fresh and view.event(event.internal_id) is not None:
+            continue  # a repeated send: what it started, it has started
+        row = stored(event)
+        commands.append(Put(row))
+        if not registry.listening(row.name):
+            continue
+        if budget <= 0:
+            commands += route_later(row, "", now_ms, first=True)
+            continue
+        routed, runs = route(registry, view, lanes, row, None, begun, now_ms)
+        commands += routed
+        budget -= runs
+    commands += lanes.commands()
+    commands.append(Reply(EventsAccepted(tuple(event.internal_id for event in received.events))))
+    return commands
+
+
+def route(
+    registry: Registry,
+    view: View,
+    lanes: Lanes,
+    event: EventRow,
+    body: dict[str, Any] | None,
+    begun: set[tuple[str, str]],
+    now_ms: int,
+    after: str = "",
+) -> tuple[list[Command | Effect], int]:
+    """Start a run of each matching function, `FANOUT_MAX` at most, and leave the rest to a cursor. Also says how many began.
+
+    `begun` holds what this transition has begun already, since two events of one array may bear the same key.
+    """
+    due = matching(registry, event, body, now_ms, after)
+    commands: list[Command | Effect] = []
+    runs = 0
+    for one in due[:FANOUT_MAX]:
+        function_id = one.function.id
+        run_id = derived_ulid(event.received_ms, function_id, event.id)
+        if event.key != event.id:
+            if (function_id, event.key) in begun:
+                continue
+            begun.add((function_id, event.key))
+            earlier = view.dedup(function_id, event.key)
+            if earlier is not None and earlier.expires_ms > now_ms:
+                continue
+            commands.append(
+                SetRow(Dedup(function_id=function_id, event_key=event.key, run_id=run_id, expires_ms=now_ms + DEDUP_MS))
+            )
+        commands += begin_run(
+            one.function,
+            lanes,
+            run_id=run_id,
+            event_ids=(event.id,),
+            keys=one.keys,
+            cause="event" if event.run_id is None else "lifecycle",
+            origin=event.run_id,
+            due_ms=event.ts,
+            now_ms=now_ms,
+        )
+        runs += 1
+    if len(due) > FANOUT_MAX:
+        commands += route_later(event, due[FANOUT_MAX - 1].function.id, now_ms, first=view.timers.rows.get(f"route/{event.id}") is None)
+    return commands, runs
+
+
+def route_later(event: EventRow, after: str, now_ms: int, *, first: bool) -> list[Command | Effect]:
+    """A cursor, due now, that starts the functions behind `after`."""
+    timer = Timer(id=f"route/{event.id}", due_ms=now_ms, kind=TimerKind.ROUTE, ref=event.id, after=after)
+    # The first step of a cursor is made with its event; a further one takes the place of the step before.
+    return [Put(timer) if first else SetRow(timer), TimerSet(timer.id, now_ms)]
+
+
+def lifecycle_body(event: EventRow, run: Run, view: View) -> dict[str, Any]:
+    """A lifecycle event as expressions see it, built from its run and the run's own events."""
+    events = [row for event_id in run.event_ids if (row := view.event(event_id)) is not None]
+    return {
+        "id": event.key,
+        "name": event.name,
+        "ts": float(event.ts),
+        "user": {},
+        "data": msgspec.json.decode(lifecycle_data(run.function_id, run.id, run.status, run.output, [wire(row) for row in events])),
+    }
+
+
+def wire(event: EventRow) -> bytes:
+    """A stored event as functions see it."""
+    return Event(
+        internal_id=event.id,
+        id=event.key,
+        name=event.name,
+        data=event.data,
+        user=event.user,
+        ts=event.ts,
+        v=event.v,
+        meta=event.meta,
+        received_ms=event.received_ms,
+    ).wire()
+
+
+def on_route(registry: Registry, view: View, timer: Timer, now_ms: int) -> list[Command | Effect]:
+    """One step of a route cursor."""
+    event = view.event(timer.ref)
+    assert event is not None, f"route cursor {timer.id} has lost its event"
+    body = None
+    if event.run_id is not None:
+        run = view.run(event.run_id)
+        assert run is not None, f"lifecycle event {event.id} has lost its run"
+        body = lifecycle_body(event, run, view)
+    view.require(select_due(event.key, event.id, matching(registry, event, body, now_ms, timer.after)))
+    lanes = Lanes(registry, view)
+    commands, _ = route(registry, view, lanes, event, body, set(), now_ms, timer.after)
+    if not any(isinstance(command, TimerSet) and command.timer_id == timer.id for command in commands):
+        commands.append(Delete("timers", timer.id))
+    return [*commands, *lanes.commands()]

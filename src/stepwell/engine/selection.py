@@ -1,0 +1,153 @@
+"""From what an input names to the rows it leads to: relations, and the reading of selections level by level.
+
+A store reads a list of selections table by table (`resolve`); it needs to know two things only, how to fetch rows by key and how
+to run a named scan. What a row leads to (`RELATIONS`) is knowledge of the engine and stands here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable
+from typing import Any
+
+import msgspec
+
+from stepwell.engine.model import Item, Key, Lane, Row, Run, Timer, TimerKind
+from stepwell.engine.tables import SCAN_TABLE
+from stepwell.engine.view import Scan, Select, Selection, View
+
+OPEN_AT_ONCE = 4
+"""Shut lanes that one release looks at; a release frees one slot, the others are for lanes that turn out to be empty."""
+
+OPEN_BY_CURSOR = 64
+"""Shut lanes that one step of an opening cursor looks at."""
+
+RETURN_AT_ONCE = 100
+"""Items of an ended holder that come back in one step of its cursor."""
+
+CLAIM_OF_LANE = 64
+"""Items that one claim looks at in a lane, where a function has one."""
+
+CLAIM_OF_MANY = 8
+"""Items that one claim looks at in each lane, where a function has many."""
+
+
+def may_be_shared(keys: tuple[str, ...], counter_id: str) -> bool:
+    """Whether lanes with other keys can hold this one too: it is one of several, or its scope is wider than the function."""
+    return len(keys) > 1 or not counter_id.startswith("fn/")
+
+
+def item_release(item: Item) -> Iterable[Selection]:
+    """What giving an item's slots back touches: its counters, and the first lanes that each of them shut."""
+    for counter_id in item.keys:
+        yield Select("counters", counter_id)
+        yield Scan("shut_lanes", counter_id, OPEN_AT_ONCE)
+
+
+def run_lane(run: Run) -> Iterable[Selection]:
+    """What putting an item of the run into its lane touches. A lane without keys has no row."""
+    if run.keys:
+        yield Select("lanes", run.lane_id)
+        yield Select("clocks", run.function_id)
+
+
+def lane_counters(lane: Lane) -> Iterable[Selection]:
+    """What gates a lane; for keys that other lanes may hold too, whether one of them waits for an opening."""
+    for counter_id in lane.keys:
+        yield Select("counters", counter_id)
+        if may_be_shared(lane.keys, counter_id):
+            yield Scan("shut_lanes", counter_id, 1)
+            yield Select("timers", f"open/{counter_id}")
+
+
+def timer_subject(timer: Timer) -> Iterable[Selection]:
+    """What a timer is about, by its kind."""
+    if timer.run_id is not None:
+        yield Select("runs", timer.run_id, ("lane",))
+    match timer.kind:
+        case TimerKind.SLEEP:
+            assert timer.run_id is not None
+            yield Select("steps", (timer.run_id, timer.ref))
+        case TimerKind.ROUTE:
+            yield Select("events", timer.ref, ("run",))
+        case TimerKind.OPEN:
+            yield Select("counters", timer.ref)
+            yield Scan("shut_lanes", timer.ref, OPEN_BY_CURSOR)
+        case TimerKind.RETURN:
+            yield Select("holders", timer.ref)
+            yield Scan("holder_items", timer.ref, RETURN_AT_ONCE, ("release", "run"))
+        case TimerKind.ITEM:
+            pass
+
+
+RELATIONS: dict[tuple[str, str], Callable[[Any], Iterable[Selection]]] = {
+    ("items", "release"): item_release,
+    ("items", "run"): lambda item: [Select("runs", item.run_id, ("lane",))],
+    ("items", "counters"): lambda item: [Select("counters", key) for key in item.keys],
+    ("runs", "lane"): run_lane,
+    ("runs", "events"): lambda run: [Select("events", event_id) for event_id in run.event_ids],
+    ("lanes", "counters"): lane_counters,
+    ("lanes", "items"): lambda lane: [Scan("lane_items", lane.id, CLAIM_OF_LANE, ("run", "counters"))],
+    ("lanes", "few_items"): lambda lane: [Scan("lane_items", lane.id, CLAIM_OF_MANY, ("run", "counters"))],
+    ("timers", "subject"): timer_subject,
+    ("events", "run"): lambda event: [Select("runs", event.run_id, ("events",))] if event.run_id is not None else [],
+}
+
+
+class Fetch(msgspec.Struct, frozen=True):
+    """One level's reads: keys by table, and scans."""
+
+    keys: dict[str, list[Key]]
+    scans: list[Scan]
+
+
+class Fetched(msgspec.Struct, frozen=True):
+    """The rows found: by table, and for each scan in the order asked."""
+
+    rows: dict[str, list[Row]]
+    scans: list[list[Row]]
+
+
+def resolve(selections: Iterable[Selection], view: View) -> Generator[Fetch, Fetched, None]:
+    """Read what the selections name into the view, level by level. Yields what to fetch, is sent what was found.
+
+    Rows and scans that the view has already are not asked for again, so that a group can start over with more selections.
+    """
+    level: list[Selection] = list(selections)
+    while level:
+        keys, scans = _merged(level)
+        missing = {
+            table: asked for table, by_key in keys.items() if (asked := [key for key in by_key if not view.knows(table, key)])
+        }
+        open_scans = [scan for scan in scans.values() if not view.knows_scan(scan.name, scan.value, scan.limit)]
+        if missing or open_scans:
+            fetched = yield Fetch(missing, open_scans)
+            for table, asked in missing.items():
+                view.admit(table, asked, fetched.rows.get(table, ()))
+            for scan, rows in zip(open_scans, fetched.scans, strict=True):
+                view.admit_scan(scan, rows)
+        level = []
+        for table, by_key in keys.items():
+            for key, follow in by_key.items():
+                if follow and (row := view.by_name[table].rows.get(key)) is not None:
+                    for relation in follow:
+                        level += RELATIONS[table, relation](row)
+        for scan in scans.values():
+            if scan.follow:
+                for row in view.scan(scan.name, scan.value, scan.limit):
+                    for relation in scan.follow:
+                        level += RELATIONS[SCAN_TABLE[scan.name], relation](row)
+
+
+def _merged(level: list[Selection]) -> tuple[dict[str, dict[Key, set[str]]], dict[tuple[str, str], Scan]]:
+    """Each key once, with all the relations asked of it; each scan once, with the largest limit."""
+    keys: dict[str, dict[Key, set[str]]] = {}
+    scans: dict[tuple[str, str], Scan] = {}
+    for wanted in level:
+        if isinstance(wanted, Select):
+            keys.setdefault(wanted.table, {}).setdefault(wanted.key, set()).update(wanted.follow)
+        elif (known := scans.get((wanted.name, wanted.value))) is None:
+            scans[wanted.name, wanted.value] = wanted
+        else:
+            follow = tuple(dict.fromkeys((*known.follow, *wanted.follow)))
+            scans[wanted.name, wanted.value] = Scan(wanted.name, wanted.value, max(known.limit, wanted.limit), follow)
+    return keys, scans

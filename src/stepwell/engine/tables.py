@@ -1,0 +1,179 @@
+"""Tables of rows with their named lookups: what the memory store is made of, and what a `View` works on.
+
+A table knows its key and its indexes, nothing of what the rows mean. `SPECS` lists every table once, for the stores too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from stepwell.engine import model
+from stepwell.engine.model import Key, LaneState, Row
+
+R = TypeVar("R", bound=Row)
+
+
+class Spec(msgspec.Struct, frozen=True):
+    """A table's name, row type, key columns, and indexes: a name → the value a row is found under (`None`: not in the index)."""
+
+    name: str
+    row: type[Row]
+    key: tuple[str, ...]
+    indexes: dict[str, Callable[[Any], str | None]] = {}
+
+    def key_of(self, row: Row) -> Key:
+        """The row's key: a string, or a tuple where the key has several columns."""
+        if len(self.key) == 1:
+            return getattr(row, self.key[0])  # type: ignore[no-any-return]
+        return tuple(getattr(row, column) for column in self.key)
+
+
+SPECS: dict[str, Spec] = {
+    spec.name: spec
+    for spec in (
+        Spec("events", model.EventRow, ("id",)),
+        Spec("dedups", model.Dedup, ("function_id", "event_key")),
+        Spec("apps", model.AppRow, ("name",)),
+        Spec("functions", model.FunctionRow, ("id",)),
+        Spec("runs", model.Run, ("id",)),
+        Spec("steps", model.Step, ("run_id", "id"), {"run": lambda step: step.run_id}),
+        Spec("attempts", model.Attempt, ("id",), {"run": lambda attempt: attempt.run_id}),
+        Spec(
+            "items",
+            model.Item,
+            ("id",),
+            {
+                "lane": lambda item: item.lane_id if item.holder is None else None,
+                "holder": lambda item: item.holder,
+                "run": lambda item: item.run_id,
+            },
+        ),
+        Spec(
+            "lanes",
+            model.Lane,
+            ("id",),
+            {
+                "ready": lambda lane: lane.function_id if lane.state is LaneState.READY else None,
+                "shut_by": lambda lane: lane.shut_by,
+            },
+        ),
+        Spec("counters", model.Counter, ("id",)),
+        Spec("clocks", model.FairClock, ("function_id",)),
+        Spec("timers", model.Timer, ("id",), {"run": lambda timer: timer.run_id}),
+        Spec("holders", model.Holder, ("id",)),
+        Spec("set_aside", model.SetAside, ("id",)),
+    )
+}
+
+TABLE_OF: dict[type[Row], str] = {spec.row: name for name, spec in SPECS.items()}
+
+
+class Table(Generic[R]):
+    """Rows by key, with their indexes kept in step."""
+
+    __slots__ = ("_indexes", "rows", "spec")
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+        self.rows: dict[Key, R] = {}
+        self._indexes: list[tuple[Callable[[Any], str | None], dict[str, dict[Key, None]]]] = [
+            (value_of, {}) for value_of in spec.indexes.values()
+        ]
+
+    def put(self, key: Key, row: R) -> None:
+        """Set the row under its key, replacing an earlier one."""
+        before = self.rows.get(key)
+        self.rows[key] = row
+        for value_of, index in self._indexes:
+            value = value_of(row)
+            if before is not None:
+                old = value_of(before)
+                if old == value:
+                    continue
+                self._drop(index, old, key)
+            if value is not None:
+                index.setdefault(value, {})[key] = None
+
+    def remove(self, key: Key) -> None:
+        """Take the row away; nothing happens where there is none."""
+        before = self.rows.pop(key, None)
+        if before is not None:
+            for value_of, index in self._indexes:
+                self._drop(index, value_of(before), key)
+
+    def find(self, index_name: str, value: str) -> list[R]:
+        """The rows that an index holds under a value, in no particular order."""
+        position = list(self.spec.indexes).index(index_name)
+        return [self.rows[key] for key in self._indexes[position][1].get(value, ())]
+
+    @staticmethod
+    def _drop(index: dict[str, dict[Key, None]], value: str | None, key: Key) -> None:
+        if value is not None and (keys := index.get(value)) is not None:
+            keys.pop(key, None)
+            if not keys:
+                del index[value]
+
+    def __iter__(self) -> Iterator[R]:
+        return iter(self.rows.values())
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+class Tables:
+    """Every table, empty at first."""
+
+    def __init__(self) -> None:
+        self.events: Table[model.EventRow] = Table(SPECS["events"])
+        self.dedups: Table[model.Dedup] = Table(SPECS["dedups"])
+        self.apps: Table[model.AppRow] = Table(SPECS["apps"])
+        self.functions: Table[model.FunctionRow] = Table(SPECS["functions"])
+        self.runs: Table[model.Run] = Table(SPECS["runs"])
+        self.steps: Table[model.Step] = Table(SPECS["steps"])
+        self.attempts: Table[model.Attempt] = Table(SPECS["attempts"])
+        self.items: Table[model.Item] = Table(SPECS["items"])
+        self.lanes: Table[model.Lane] = Table(SPECS["lanes"])
+        self.counters: Table[model.Counter] = Table(SPECS["counters"])
+        self.clocks: Table[model.FairClock] = Table(SPECS["clocks"])
+        self.timers: Table[model.Timer] = Table(SPECS["timers"])
+        self.holders: Table[model.Holder] = Table(SPECS["holders"])
+        self.set_aside: Table[model.SetAside] = Table(SPECS["set_aside"])
+        self.by_name: dict[str, Table[Any]] = {name: getattr(self, name) for name in SPECS}
+
+    # The scans: the same order in every store.
+
+    def ready_lanes(self, function_id: str) -> list[model.Lane]:
+        """A function's ready lanes, the least served first."""
+        return sorted(self.lanes.find("ready", function_id), key=lambda lane: (lane.tag, lane.id))
+
+    def lane_items(self, lane_id: str) -> list[model.Item]:
+        """A lane's items that nobody holds: what continues before what starts, then the older run."""
+        return sorted(self.items.find("lane", lane_id), key=item_order)
+
+    def shut_lanes(self, counter_id: str) -> list[model.Lane]:
+        """The lanes that a counter shut, in the order in which they are opened."""
+        return sorted(self.lanes.find("shut_by", counter_id), key=lambda lane: (lane.tag, lane.id))
+
+    def holder_items(self, holder: str) -> list[model.Item]:
+        """The items that a holder has leased."""
+        return sorted(self.items.find("holder", holder), key=lambda item: item.id)
+
+
+def item_order(item: model.Item) -> tuple[int, int, str]:
+    """The order inside a lane."""
+    return (item.starts, item.order_ms, item.id)
+
+
+SCANS: dict[str, Callable[[Tables, str], list[Any]]] = {
+    "ready_lanes": Tables.ready_lanes,
+    "lane_items": Tables.lane_items,
+    "shut_lanes": Tables.shut_lanes,
+    "holder_items": Tables.holder_items,
+}
+
+SCAN_TABLE: dict[str, str] = {"ready_lanes": "lanes", "lane_items": "items", "shut_lanes": "lanes", "holder_items": "items"}
+
+

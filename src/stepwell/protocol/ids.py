@@ -1,0 +1,75 @@
+"""Ids: ULIDs made from a time and entropy that are given, hashes of steps, UUIDs of apps and functions. All deterministic."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import uuid
+
+_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_VALUES = {letter: value for value, letter in enumerate(_ALPHABET)}
+_PAIRS = [a + b for a in _ALPHABET for b in _ALPHABET]
+_NAMESPACE = uuid.UUID("6ba7b810-9dad-11d1-80b4-00c04fd430c8")
+
+
+def ulid(ms: int, entropy: bytes) -> str:
+    """The ULID of a time and ten bytes."""
+    number = (ms << 80) | int.from_bytes(entropy[:10], "big")
+    letters = []
+    for shift in range(120, -10, -10):
+        letters.append(_PAIRS[(number >> shift) & 1023])
+    return "".join(letters)
+
+
+def derived_ulid(ms: int, *parts: str) -> str:
+    """A ULID whose entropy is a hash: the same time and parts always give the same id."""
+    return ulid(ms, hashlib.blake2b("\0".join(parts).encode(), digest_size=10).digest())
+
+
+def is_ulid(text: str) -> bool:
+    """Whether the text has the form of a ULID."""
+    return len(text) == 26 and text[0] in "01234567" and all(letter in _VALUES for letter in text)
+
+
+def ulid_ms(text: str) -> int:
+    """The time in a ULID."""
+    value = 0
+    for letter in text[:10]:
+        value = value * 32 + _VALUES[letter]
+    return value
+
+
+def parse_seed(header: str | None) -> tuple[int, bytes] | None:
+    """(ms, ten bytes) of an `X-Inngest-Event-Id-Seed`; `None` for a malformed one, which is ignored (§2.4)."""
+    if not header:
+        return None
+    ms, _, entropy = header.partition(",")
+    try:
+        decoded = base64.b64decode(entropy, validate=True)
+        return (int(ms), decoded) if len(decoded) == 10 and 0 <= int(ms) < 1 << 48 else None
+    except (ValueError, binascii.Error):
+        return None
+
+
+def seeded_ulid(seed: tuple[int, bytes], n: int) -> str:
+    """The id of the n-th event (from 1) of a request with this seed: n is added to the last four bytes, wrapping."""
+    ms, entropy = seed
+    tail = (int.from_bytes(entropy[6:], "big") + n) & 0xFFFFFFFF
+    return ulid(ms, entropy[:6] + tail.to_bytes(4, "big"))
+
+
+def step_hash(step_id: str, repetition: int = 0) -> str:
+    """The hashed id of a step: of its user's id, or of `id:k` for the k-th repetition (§4.2)."""
+    text = step_id if repetition == 0 else f"{step_id}:{repetition}"
+    return hashlib.sha1(text.encode()).hexdigest()
+
+
+def app_uuid(name: str) -> str:
+    """The id of an app: always the same for a name."""
+    return str(uuid.uuid5(_NAMESPACE, f"app/{name}"))
+
+
+def function_uuid(slug: str) -> str:
+    """The internal id of a function: always the same for a composite slug."""
+    return str(uuid.uuid5(_NAMESPACE, f"function/{slug}"))

@@ -1,0 +1,148 @@
+"""The seam between the heartbeat and a store: a transaction has `load` and `save`; a `Reader` answers queries.
+
+A store knows tables, keys and scans (`engine/tables.py`), never what they mean. Errors say what is known: `Conflict`, nothing was
+committed and the group may be tried again; `StoreUnavailable`, the outcome is unknown and the same inputs may be sent again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+import msgspec
+
+from stepwell.engine.model import AppRow, Attempt, EventRow, FunctionRow, Holder, Item, Run, RunStatus, SetAside, Step, Timer
+from stepwell.engine.view import Changes, Selection, View
+
+
+class Transaction(Protocol):
+    """One group's look at the store and its one write."""
+
+    async def load(self, selections: Iterable[Selection], view: View) -> None:
+        """Read what the selections name, and what it leads to, into the view. May be called again with more."""
+        ...
+
+    async def save(self, changes: Changes) -> None:
+        """Write the net changes and commit: durable when this returns.
+
+        Raises `Conflict` where a row that was to be new exists, or one to be changed does not: nothing is written then.
+        """
+        ...
+
+
+class RunPage(msgspec.Struct, frozen=True):
+    """Runs, newest first, and where the next page begins (`None`: there is none)."""
+
+    runs: tuple[Run, ...]
+    cursor: str | None
+
+
+class Catalogue(msgspec.Struct, frozen=True):
+    """What the registry is made of."""
+
+    apps: tuple[AppRow, ...]
+    functions: tuple[FunctionRow, ...]
+
+
+class Reader(Protocol):
+    """Queries, each in one short transaction of its own. Lists are bounded by `limit`; ended runs come with their output."""
+
+    async def catalogue(self) -> Catalogue:
+        """Every app and function, archived ones too."""
+        ...
+
+    async def holders(self) -> tuple[Holder, ...]:
+        """The nodes' epochs."""
+        ...
+
+    async def due_timers(self, until_ms: int, limit: int) -> tuple[tuple[str, int], ...]:
+        """(id, due_ms) of timers due up to a time, the earliest first."""
+        ...
+
+    async def next_due_ms(self, after_ms: int) -> int | None:
+        """When the first timer later than a time is due."""
+        ...
+
+    async def held_items(self, holder: str) -> tuple[tuple[str, int], ...]:
+        """(id, fence) of the items that a holder has leased."""
+        ...
+
+    async def functions_with_work(self) -> tuple[str, ...]:
+        """The functions that have items nobody holds."""
+        ...
+
+    async def run(self, run_id: str) -> Run | None:
+        """A run."""
+        ...
+
+    async def runs(
+        self, *, limit: int, cursor: str | None = None, status: RunStatus | None = None, function_id: str | None = None
+    ) -> RunPage:
+        """Runs, newest first (by id), behind the cursor."""
+        ...
+
+    async def runs_of_event(self, event_id: str, limit: int) -> tuple[Run, ...]:
+        """The runs that an event started or belongs to, by its internal id, oldest first."""
+        ...
+
+    async def steps(self, run_id: str) -> tuple[Step, ...]:
+        """A run's steps with their memos, in the order in which they were queued."""
+        ...
+
+    async def attempts(self, run_id: str) -> tuple[Attempt, ...]:
+        """A run's failed and lost tries, in order."""
+        ...
+
+    async def items_of(self, run_id: str) -> tuple[Item, ...]:
+        """A run's outstanding items."""
+        ...
+
+    async def timers_of(self, run_id: str) -> tuple[Timer, ...]:
+        """A run's timers."""
+        ...
+
+    async def event(self, event_id: str) -> EventRow | None:
+        """An event by its internal id."""
+        ...
+
+    async def events_by_id(self, event_ids: Sequence[str]) -> tuple[EventRow, ...]:
+        """Events by their internal ids, in the order asked."""
+        ...
+
+    async def events(
+        self,
+        *,
+        limit: int,
+        cursor: str | None = None,
+        name: str | None = None,
+        received_after_ms: int | None = None,
+        received_before_ms: int | None = None,
+    ) -> tuple[EventRow, ...]:
+        """Events, newest first (by internal id), behind the cursor."""
+        ...
+
+    async def set_aside(self, limit: int) -> tuple[SetAside, ...]:
+        """Inputs that raised, newest first."""
+        ...
+
+
+class Store(Protocol):
+    """Where rows are kept."""
+
+    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
+        """A group's transaction; one at a time. Left without `save`, nothing was written."""
+        ...
+
+    @property
+    def reader(self) -> Reader:
+        """Queries beside the transactions; they see what is committed."""
+        ...
+
+    async def open(self) -> None:
+        """Open or make the store, and bring its schema up to date."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of it; every commit that was answered is durable."""
+        ...

@@ -1,0 +1,211 @@
+"""The memory store: the reference model that the databases are held to, and what tests and simulations run on.
+
+It is made of the very tables a `View` works on. Rows are immutable, so that a view takes them as they are; a commit puts the net
+changes in at once. Nothing survives the process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+
+from stepwell.engine.model import AppRow, Attempt, EventRow, FunctionRow, Holder, Item, Run, RunStatus, SetAside, Step, Timer
+from stepwell.engine.selection import Fetch, Fetched, resolve
+from stepwell.engine.tables import SCANS, SPECS, Tables
+from stepwell.engine.view import Changes, Selection, View
+from stepwell.errors import Conflict
+from stepwell.store.base import Catalogue, Reader, RunPage, Transaction
+
+
+class MemoryStore:
+    """Rows in dictionaries."""
+
+    def __init__(self) -> None:
+        self.tables = Tables()
+        self.commits = 0
+
+    async def open(self) -> None:
+        """Nothing to open."""
+
+    async def close(self) -> None:
+        """Nothing to let go of: the rows stay for whoever opens the store again, as a file would."""
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        """A transaction over the tables."""
+        yield _Transaction(self)
+
+    @property
+    def reader(self) -> Reader:
+        """Queries over the tables."""
+        return _Reader(self.tables)
+
+    def fetch(self, wanted: Fetch) -> Fetched:
+        """The rows that one level of selections asks for."""
+        rows = {
+            table: [row for key in keys if (row := self.tables.by_name[table].rows.get(key)) is not None]
+            for table, keys in wanted.keys.items()
+        }
+        return Fetched(rows, [SCANS[scan.name](self.tables, scan.value)[: scan.limit] for scan in wanted.scans])
+
+    def write(self, changes: Changes) -> None:
+        """Put the net changes in, all or none. Raises `Conflict` as a database's keys would."""
+        for name, change in changes.tables.items():
+            table = self.tables.by_name[name]
+            for row in change.inserted:
+                if table.spec.key_of(row) in table.rows:
+                    raise Conflict(f"{name} {table.spec.key_of(row)!r} is there already")
+            for key in (*(table.spec.key_of(row) for row in change.updated), *change.deleted):
+                if key not in table.rows:
+                    raise Conflict(f"{name} {key!r} is not there")
+        # Ranges go last here: a row that a range takes may also be named by the changes.
+        for name, change in changes.tables.items():
+            table = self.tables.by_name[name]
+            for row in (*change.inserted, *change.updated):
+                table.put(table.spec.key_of(row), row)
+            for key in change.deleted:
+                table.remove(key)
+        for run_id in changes.ended_runs:
+            self._take("timers", self.tables.timers.find("run", run_id))
+            self._take("items", [item for item in self.tables.items.find("run", run_id) if item.holder is None])
+        for run_id in changes.deleted_runs:
+            self._take("runs", [self.tables.runs.rows[run_id]] if run_id in self.tables.runs.rows else [])
+            self._take("steps", self.tables.steps.find("run", run_id))
+            self._take("attempts", self.tables.attempts.find("run", run_id))
+            self._take("timers", self.tables.timers.find("run", run_id))
+        self.commits += 1
+
+    def _take(self, table: str, rows: Iterable[Step | Attempt | Timer | Item | Run]) -> None:
+        for row in list(rows):
+            self.tables.by_name[table].remove(SPECS[table].key_of(row))
+
+
+class _Transaction:
+    """One group's transaction."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+
+    async def load(self, selections: Iterable[Selection], view: View) -> None:
+        """Resolve level by level, without a wait."""
+        levels = resolve(selections, view)
+        try:
+            wanted = next(levels)
+            while True:
+                wanted = levels.send(self._store.fetch(wanted))
+        except StopIteration:
+            return
+
+    async def save(self, changes: Changes) -> None:
+        """Put the changes in."""
+        self._store.write(changes)
+
+
+class _Reader:
+    """Queries over the tables as they are."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+
+    async def catalogue(self) -> Catalogue:
+        """Every app and function."""
+        apps: list[AppRow] = sorted(self._tables.apps, key=lambda app: app.name)
+        functions: list[FunctionRow] = sorted(self._tables.functions, key=lambda function: function.id)
+        return Catalogue(tuple(apps), tuple(functions))
+
+    async def holders(self) -> tuple[Holder, ...]:
+        """The nodes' epochs."""
+        return tuple(sorted(self._tables.holders, key=lambda holder: holder.id))
+
+    async def due_timers(self, until_ms: int, limit: int) -> tuple[tuple[str, int], ...]:
+        """Timers due up to a time, the earliest first."""
+        due = sorted((timer.due_ms, timer.id) for timer in self._tables.timers if timer.due_ms <= until_ms)
+        return tuple((timer_id, due_ms) for due_ms, timer_id in due[:limit])
+
+    async def next_due_ms(self, after_ms: int) -> int | None:
+        """When the first later timer is due."""
+        return min((timer.due_ms for timer in self._tables.timers if timer.due_ms > after_ms), default=None)
+
+    async def held_items(self, holder: str) -> tuple[tuple[str, int], ...]:
+        """The items that a holder has leased."""
+        return tuple((item.id, item.fence) for item in self._tables.holder_items(holder))
+
+    async def functions_with_work(self) -> tuple[str, ...]:
+        """The functions that have items nobody holds."""
+        return tuple(sorted({item.function_id for item in self._tables.items if item.holder is None}))
+
+    async def run(self, run_id: str) -> Run | None:
+        """A run."""
+        return self._tables.runs.rows.get(run_id)
+
+    async def runs(
+        self, *, limit: int, cursor: str | None = None, status: RunStatus | None = None, function_id: str | None = None
+    ) -> RunPage:
+        """Runs, newest first."""
+        found = [
+            run
+            for run in sorted(self._tables.runs, key=lambda run: run.id, reverse=True)
+            if (cursor is None or run.id < cursor)
+            and (status is None or run.status is status)
+            and (function_id is None or run.function_id == function_id)
+        ]
+        page = tuple(found[:limit])
+        return RunPage(page, page[-1].id if len(found) > limit else None)
+
+    async def runs_of_event(self, event_id: str, limit: int) -> tuple[Run, ...]:
+        """The runs that belong to an event."""
+        return tuple(sorted((run for run in self._tables.runs if event_id in run.event_ids), key=lambda run: run.id)[:limit])
+
+    async def steps(self, run_id: str) -> tuple[Step, ...]:
+        """A run's steps in the order in which they were queued."""
+        return tuple(sorted(self._tables.steps.find("run", run_id), key=step_order))
+
+    async def attempts(self, run_id: str) -> tuple[Attempt, ...]:
+        """A run's failed and lost tries."""
+        return tuple(sorted(self._tables.attempts.find("run", run_id), key=lambda attempt: (attempt.ended_ms, attempt.id)))
+
+    async def items_of(self, run_id: str) -> tuple[Item, ...]:
+        """A run's outstanding items."""
+        return tuple(sorted(self._tables.items.find("run", run_id), key=lambda item: item.id))
+
+    async def timers_of(self, run_id: str) -> tuple[Timer, ...]:
+        """A run's timers."""
+        return tuple(sorted(self._tables.timers.find("run", run_id), key=lambda timer: timer.id))
+
+    async def event(self, event_id: str) -> EventRow | None:
+        """An event."""
+        return self._tables.events.rows.get(event_id)
+
+    async def events_by_id(self, event_ids: Sequence[str]) -> tuple[EventRow, ...]:
+        """Events in the order asked."""
+        rows = self._tables.events.rows
+        return tuple(rows[event_id] for event_id in event_ids if event_id in rows)
+
+    async def events(
+        self,
+        *,
+        limit: int,
+        cursor: str | None = None,
+        name: str | None = None,
+        received_after_ms: int | None = None,
+        received_before_ms: int | None = None,
+    ) -> tuple[EventRow, ...]:
+        """Events, newest first."""
+        found = [
+            event
+            for event in sorted(self._tables.events, key=lambda event: event.id, reverse=True)
+            if (cursor is None or event.id < cursor)
+            and (name is None or event.name == name)
+            and (received_after_ms is None or event.received_ms > received_after_ms)
+            and (received_before_ms is None or event.received_ms < received_before_ms)
+        ]
+        return tuple(found[:limit])
+
+    async def set_aside(self, limit: int) -> tuple[SetAside, ...]:
+        """Inputs that raised, newest first."""
+        return tuple(sorted(self._tables.set_aside, key=lambda aside: (-aside.created_ms, aside.id))[:limit])
+
+
+def step_order(step: Step) -> tuple[int, int, str]:
+    """The order in which steps are shown: as queued; of those queued together, as finished."""
+    return (step.queued_ms, step.position if step.position >= 0 else 1 << 30, step.id)

@@ -1,0 +1,90 @@
+"""The one door: an input is handed to the machine that owns it, first to say what it needs to see, then to be decided.
+
+`select` and `transition` are pure: the same registry, view, input and time always give the same commands.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from stepwell.engine import apps, calls, control, holders, lanes, routing, timers
+from stepwell.engine.commands import Command, Effect
+from stepwell.engine.inputs import (
+    AnyInput,
+    AppSynced,
+    CallAnswered,
+    CallsReturned,
+    Claim,
+    EventsReceived,
+    HolderRenewed,
+    InputSetAside,
+    NodeStarted,
+    RunCancelled,
+    RunRerun,
+    StepsCheckpointed,
+    TimerDue,
+)
+from stepwell.engine.registry import Registry
+from stepwell.engine.view import Select, Selection, View
+
+
+def select(registry: Registry, input: AnyInput, now_ms: int) -> list[Selection]:
+    """The rows and scans that deciding the input takes."""
+    match input:
+        case StepsCheckpointed():
+            return calls.select_checkpoint(input)
+        case CallAnswered():
+            return calls.select_call(input)
+        case EventsReceived():
+            return routing.select_events(registry, input, now_ms)
+        case Claim():
+            return lanes.select_claim(registry, input)
+        case TimerDue():
+            return timers.select_timer(input)
+        case AppSynced():
+            return apps.select_sync(registry, input)
+        case NodeStarted():
+            return holders.select_node_started(input)
+        case HolderRenewed():
+            return [Select("holders", input.holder)]
+        case CallsReturned():
+            return holders.select_calls_returned(input)
+        case RunCancelled():
+            return control.select_cancel(input)
+        case RunRerun():
+            return control.select_rerun(input)
+        case InputSetAside():
+            return control.select_set_aside(input)
+        case _:
+            assert_never(input)
+
+
+def transition(registry: Registry, view: View, input: AnyInput, now_ms: int) -> list[Command | Effect]:
+    """What the input leads to: writes, and effects for after the commit. Nothing is changed here."""
+    match input:
+        case StepsCheckpointed():
+            return calls.on_steps_checkpointed(registry, view, input, now_ms)
+        case CallAnswered():
+            return calls.on_call_answered(registry, view, input, now_ms)
+        case EventsReceived():
+            return routing.on_events(registry, view, input, now_ms)
+        case Claim():
+            return lanes.on_claim(registry, view, input, now_ms)
+        case TimerDue():
+            return timers.on_timer_due(registry, view, input, now_ms)
+        case AppSynced():
+            return apps.on_app_synced(registry, view, input, now_ms)
+        case NodeStarted():
+            return holders.on_node_started(registry, view, input, now_ms)
+        case HolderRenewed():
+            return holders.on_holder_renewed(view, input, now_ms)
+        case CallsReturned():
+            return holders.on_calls_returned(registry, view, input, now_ms)
+        case RunCancelled():
+            return control.on_run_cancelled(registry, view, input, now_ms)
+        case RunRerun():
+            return control.on_run_rerun(registry, view, input, now_ms)
+        case InputSetAside():
+            return control.on_input_set_aside(registry, view, input, now_ms)
+        case _:
+            assert_never(input)
