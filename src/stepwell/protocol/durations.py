@@ -21,7 +21,7 @@ def parse_duration_ms(text: str) -> int:
         total += float(part[1]) * _UNIT_NS[part[2]]
         position = part.end()
     if not text or position != len(text):
-        raise ProtocolError(f"{text!r} is not a duration: write it like \"30s\", \"1h30m\" or \"7d\"")
+        raise ProtocolError(f'{text!r} is not a duration: write it like "30s", "1h30m" or "7d"')
     return -int(-total // 10**6)
 
 

@@ -254,7 +254,11 @@ def _triggers(value: Any) -> tuple[Trigger, ...]:
     if len(triggers) > TRIGGERS_MAX:
         raise ProtocolError(f"{len(triggers)} triggers; at most {TRIGGERS_MAX} are taken")
     for i, trigger in enumerate(triggers):
-        same = [other for other in triggers[:i] if (other.event, other.expression, other.cron) == (trigger.event, trigger.expression, trigger.cron)]
+        same = [
+            other
+            for other in triggers[:i]
+            if (other.event, other.expression, other.cron) == (trigger.event, trigger.expression, trigger.cron)
+        ]
         if same:
             raise ProtocolError(f"the trigger {trigger.event or trigger.cron!r} is there twice: remove one")
     return tuple(triggers)
