@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
 from stepwell.errors import ProtocolError
-from stepwell.protocol.codec import Json, canonical, canonicalize
+from stepwell.protocol.codec import Json, canonical, canonicalize, decode, text, without_key
 
 EVENT_BYTES_MAX = 3 * 1024 * 1024
 EVENTS_PER_REQUEST_MAX = 5000
 EVENT_NAME_BYTES_MAX = 512
+EVENT_ID_BYTES_MAX = 1024
+EVENT_VERSION_BYTES_MAX = 256
 REQUEST_BYTES_MAX = 64 * 1024 * 1024
 SESSIONS_MAX = 5
 SESSION_KEY_BYTES_MAX = 128
@@ -22,6 +24,8 @@ TS_MIN_MS = 315_532_800_000
 TS_MAX_MS = 4_102_444_800_000
 """2100-01-01."""
 RESERVED_PREFIX = "inngest/"
+OWN_KEY = "_inngest"
+"""The key of an event's data that only the server writes."""
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,12 +43,12 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
     def wire(self) -> Json:
         """The object that functions see, in canonical form."""
-        parts = [b'{"data":', self.data, b',"id":', _encode(self.id)]
+        parts = [b'{"data":', self.data, b',"id":', text(self.id)]
         if self.meta is not None:
             parts += [b',"meta":', self.meta]
-        parts += [b',"name":', _encode(self.name), b',"ts":', str(self.ts).encode(), b',"user":', self.user]
+        parts += [b',"name":', text(self.name), b',"ts":%d,"user":' % self.ts, self.user]
         if self.v is not None:
-            parts += [b',"v":', _encode(self.v)]
+            parts += [b',"v":', text(self.v)]
         parts.append(b"}")
         return b"".join(parts)
 
@@ -56,28 +60,15 @@ class Parsed(msgspec.Struct, frozen=True):
     error: ProtocolError | None
 
 
-class _Wire(msgspec.Struct):
-    """An event's fields, undecoded where they are bodies."""
-
-    name: msgspec.Raw | None = None
-    data: msgspec.Raw | None = None
-    id: msgspec.Raw | None = None
-    ts: msgspec.Raw | None = None
-    user: msgspec.Raw | None = None
-    v: msgspec.Raw | None = None
-    meta: msgspec.Raw | None = None
-
-
-_encode = msgspec.json.encode
-_one = msgspec.json.Decoder(_Wire)
-_raws = msgspec.json.Decoder(list[msgspec.Raw])
-_string = msgspec.json.Decoder(str)
-_any = msgspec.json.Decoder()
+_object_of_raws = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_list_of_raws = msgspec.json.Decoder(list[msgspec.Raw])
+_BAD = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_FIELDS = frozenset({"name", "data", "id", "ts", "user", "v", "meta"})
 _EMPTY: Json = b"{}"
 
 
-def parse_events(body: bytes, *, received_ms: int, new_id: Callable[[int], str]) -> Parsed:
-    """The events of a request's body: an object, an array of objects, or nothing.
+def parse_events(body: bytes, *, received_ms: int, new_id: Callable[[int], str], event_bytes_max: int = EVENT_BYTES_MAX) -> Parsed:
+    """The events of a request's body: an object, an array of objects, or nothing. Never raises.
 
     `new_id(n)` gives the internal id of the n-th event, from 1.
     """
@@ -85,11 +76,11 @@ def parse_events(body: bytes, *, received_ms: int, new_id: Callable[[int], str])
     if not head:
         return Parsed((), None)
     if head == b"{":
-        raws = [body]
+        raws: Sequence[bytes] = (body,)
     elif head == b"[":
         try:
-            raws = [bytes(raw) for raw in _raws.decode(body)]
-        except (msgspec.DecodeError, RecursionError) as error:
+            raws = [bytes(raw) for raw in _list_of_raws.decode(body)]
+        except _BAD as error:
             return Parsed((), ProtocolError(f"the request is not valid JSON: {error}"))
         if len(raws) > EVENTS_PER_REQUEST_MAX:
             return Parsed((), ProtocolError(f"{len(raws)} events in one request; at most {EVENTS_PER_REQUEST_MAX} are taken"))
@@ -98,98 +89,120 @@ def parse_events(body: bytes, *, received_ms: int, new_id: Callable[[int], str])
     events: list[Event] = []
     for n, raw in enumerate(raws, 1):
         try:
-            events.append(parse_event(raw, received_ms=received_ms, internal_id=new_id(n)))
+            events.append(parse_event(raw, received_ms=received_ms, internal_id=new_id(n), event_bytes_max=event_bytes_max))
         except ProtocolError as error:
-            return Parsed(tuple(events), error)
+            where = "" if head == b"{" else f" (event {n} of {len(raws)})"
+            return Parsed(tuple(events), ProtocolError(f"{error}{where}", error.status, error.code))
     return Parsed(tuple(events), None)
 
 
-def parse_event(raw: bytes, *, received_ms: int, internal_id: str) -> Event:
-    """One event. Raises `ProtocolError` naming the field that is wrong."""
-    if len(raw) > EVENT_BYTES_MAX:
-        raise ProtocolError(f"the event has {len(raw)} bytes; at most {EVENT_BYTES_MAX} are taken")
+def parse_event(
+    raw: bytes, *, received_ms: int, internal_id: str, name: str | None = None, event_bytes_max: int = EVENT_BYTES_MAX
+) -> Event:
+    """One event. Raises `ProtocolError` naming the field that is wrong.
+
+    `name` is of a payload that brings none of its own, as an invoke's (§5.4): given by the server, it may be a reserved one.
+    """
+    if len(raw) > event_bytes_max:
+        raise ProtocolError(f"the event has {len(raw)} bytes; at most {event_bytes_max} are taken")
     try:
-        wire = _one.decode(raw)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise ProtocolError(f"the event is not valid JSON: {error}") from None
-    name = _text(wire.name, "name")
-    if not name:
-        raise ProtocolError("event name is empty")
-    if len(name.encode("utf-8", "surrogatepass")) > EVENT_NAME_BYTES_MAX:
-        raise ProtocolError(f"event name is longer than {EVENT_NAME_BYTES_MAX} bytes")
-    if name[:8].lower() == RESERVED_PREFIX:
-        raise ProtocolError(f"event name {name!r} begins with the reserved prefix {RESERVED_PREFIX!r}")
+        fields = _object_of_raws.decode(raw)
+    except _BAD as error:
+        raise ProtocolError(f"the event is not valid JSON, or no object: {error}") from None
+    if not fields.keys() <= _FIELDS:
+        fields = {key.lower(): value for key, value in fields.items()} | {key: fields[key] for key in fields.keys() & _FIELDS}
     return Event(
         internal_id=internal_id,
-        id=_text(wire.id, "id") or internal_id,
-        name=name,
-        data=_data(wire.data),
-        user=_object(wire.user, "user"),
-        ts=_ts(wire.ts, received_ms),
-        v=_text(wire.v, "v") or None,
-        meta=_meta(wire.meta),
+        id=_text(fields.get("id"), "id", EVENT_ID_BYTES_MAX) or internal_id,
+        name=_name(fields.get("name")) if name is None else name,
+        data=_data(fields.get("data")),
+        user=_object(fields.get("user"), "user"),
+        ts=_ts(fields.get("ts"), received_ms),
+        v=_text(fields.get("v"), "v", EVENT_VERSION_BYTES_MAX) or None,
+        meta=_meta(fields.get("meta")),
         received_ms=received_ms,
     )
 
 
-def _text(raw: msgspec.Raw | None, field: str) -> str:
-    if raw is None or bytes(raw) == b"null":
+def events_answer(ids: Sequence[str], error: ProtocolError | None = None) -> tuple[int, bytes]:
+    """Status and body of the event API's answer; no `error` on success, for there SDKs take even a null as one (§2.1)."""
+    listed = b",".join([text(event_id) for event_id in ids])
+    if error is None:
+        return 200, b'{"ids":[%s],"status":200}' % listed
+    return error.status, b'{"error":%s,"ids":[%s],"status":%d}' % (text(str(error)), listed, error.status)
+
+
+def _name(raw: msgspec.Raw | None) -> str:
+    name = _text(raw, "name", EVENT_NAME_BYTES_MAX)
+    if not name:
+        raise ProtocolError("event name is empty")
+    if name[: len(RESERVED_PREFIX)].lower() == RESERVED_PREFIX:
+        raise ProtocolError(f"event name {name!r} begins with {RESERVED_PREFIX!r}, which is reserved: choose another prefix")
+    return name
+
+
+def _text(raw: msgspec.Raw | None, field: str, bytes_max: int) -> str:
+    if raw is None:
         return ""
-    try:
-        return _string.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        raise ProtocolError(f"event {field} must be a string, not {_shown(raw)}") from None
+    value = decode(bytes(raw))
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise ProtocolError(f"event {field} must be a string, not {_shown(raw)}")
+    if len(value) > bytes_max or (not value.isascii() and len(value.encode()) > bytes_max):
+        raise ProtocolError(f"event {field} {value[:40]!r}… is longer than {bytes_max} bytes")
+    return value
 
 
 def _object(raw: msgspec.Raw | None, field: str) -> Json:
-    if raw is None or bytes(raw) == b"null":
+    if raw is None:
         return _EMPTY
-    canonical_text = canonicalize(bytes(raw))
-    if canonical_text[:1] != b"{":
+    value = canonicalize(bytes(raw))
+    if value == b"null":
+        return _EMPTY
+    if value[:1] != b"{":
         raise ProtocolError(f"event {field} must be an object, not {_shown(raw)}")
-    return canonical_text
+    return value
 
 
 def _data(raw: msgspec.Raw | None) -> Json:
     data = _object(raw, "data")
-    if b'"_inngest"' not in data:
-        return data
-    value = _any.decode(data)
-    value.pop("_inngest", None)
-    return canonical(value)
+    return without_key(data, OWN_KEY) if b'"_inngest"' in data else data
 
 
 def _ts(raw: msgspec.Raw | None, received_ms: int) -> int:
     if raw is None:
         return received_ms
-    value = _any.decode(raw)
+    value = decode(bytes(raw))
     if value is None or value == 0:
         return received_ms
     if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
-        raise ProtocolError(f"event ts must be a whole number of milliseconds, not {_shown(raw)}")
+        raise ProtocolError(f"event ts must be a whole number of milliseconds since 1970, not {_shown(raw)}")
     if not TS_MIN_MS <= value <= TS_MAX_MS:
-        raise ProtocolError(f"event ts {int(value)} is not between 1980-01-01 and 2100-01-01 in milliseconds")
+        raise ProtocolError(f"event ts {int(value)} is not between 1980-01-01 and 2100-01-01 in milliseconds since 1970")
     return int(value)
 
 
 def _meta(raw: msgspec.Raw | None) -> Json | None:
     """Sessions, inherited ones merged under the event's own: a null removes one, `sessions: null` all (§2.1)."""
-    if raw is None or bytes(raw) == b"null":
+    if raw is None:
         return None
-    meta = _any.decode(raw)
+    meta = decode(bytes(raw))
+    if meta is None:
+        return None
     if not isinstance(meta, dict):
         raise ProtocolError(f"event meta must be an object, not {_shown(raw)}")
     own, inherited = meta.get("sessions", {}), meta.get("propagated_sessions") or {}
     if own is None:
         return None
     if not isinstance(own, dict) or not isinstance(inherited, dict):
-        raise ProtocolError("event meta.sessions must be an object of strings")
+        raise ProtocolError(f"event meta.sessions must be an object of strings, not {_shown(raw)}")
     sessions: dict[str, Any] = {key: value for key, value in {**inherited, **own}.items() if value is not None}
     if len(sessions) > SESSIONS_MAX:
         raise ProtocolError(f"event meta.sessions has {len(sessions)} sessions; at most {SESSIONS_MAX} are taken")
     for key, value in sessions.items():
         if not isinstance(value, str):
-            raise ProtocolError(f"event meta.sessions[{key!r}] must be a string")
+            raise ProtocolError(f"event meta.sessions[{key[:40]!r}] must be a string, not {value!r:.60}")
         if len(key.encode()) > SESSION_KEY_BYTES_MAX or len(value.encode()) > SESSION_ID_BYTES_MAX:
             limits = f"a key of {SESSION_KEY_BYTES_MAX} and an id of {SESSION_ID_BYTES_MAX} bytes"
             raise ProtocolError(f"event meta.sessions[{key[:40]!r}] is too long; at most {limits} are taken")
@@ -197,5 +210,5 @@ def _meta(raw: msgspec.Raw | None) -> Json | None:
 
 
 def _shown(raw: msgspec.Raw) -> str:
-    text = bytes(raw)[:60].decode("utf-8", "replace")
-    return text if len(bytes(raw)) <= 60 else text + "…"
+    value = bytes(raw)
+    return value[:60].decode("utf-8", "replace") + ("…" if len(value) > 60 else "")

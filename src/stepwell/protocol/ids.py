@@ -5,21 +5,23 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import re
 import uuid
+
+from stepwell.errors import ProtocolError
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _VALUES = {letter: value for value, letter in enumerate(_ALPHABET)}
 _PAIRS = [a + b for a in _ALPHABET for b in _ALPHABET]
+_ULID = re.compile(f"[0-7][{_ALPHABET}]{{25}}")
+_SEED = re.compile(r"([0-9]{1,15}),([A-Za-z0-9+/]{14}==)")
 _NAMESPACE = uuid.UUID("6ba7b810-9dad-11d1-80b4-00c04fd430c8")
 
 
 def ulid(ms: int, entropy: bytes) -> str:
     """The ULID of a time and ten bytes."""
     number = (ms << 80) | int.from_bytes(entropy[:10], "big")
-    letters = []
-    for shift in range(120, -10, -10):
-        letters.append(_PAIRS[(number >> shift) & 1023])
-    return "".join(letters)
+    return "".join([_PAIRS[(number >> shift) & 1023] for shift in range(120, -10, -10)])
 
 
 def derived_ulid(ms: int, *parts: str) -> str:
@@ -29,11 +31,13 @@ def derived_ulid(ms: int, *parts: str) -> str:
 
 def is_ulid(text: str) -> bool:
     """Whether the text has the form of a ULID."""
-    return len(text) == 26 and text[0] in "01234567" and all(letter in _VALUES for letter in text)
+    return _ULID.fullmatch(text) is not None
 
 
 def ulid_ms(text: str) -> int:
-    """The time in a ULID."""
+    """The time in a ULID. Raises `ProtocolError` for what is none."""
+    if not is_ulid(text):
+        raise ProtocolError(f"{text[:40]!r} is no ULID: 26 characters of {_ALPHABET}")
     value = 0
     for letter in text[:10]:
         value = value * 32 + _VALUES[letter]
@@ -42,18 +46,20 @@ def ulid_ms(text: str) -> int:
 
 def parse_seed(header: str | None) -> tuple[int, bytes] | None:
     """(ms, ten bytes) of an `X-Inngest-Event-Id-Seed`; `None` for a malformed one, which is ignored (§2.4)."""
-    if not header:
+    match = _SEED.fullmatch(header or "")
+    if match is None or int(match[1]) >= 1 << 48:
         return None
-    ms, _, entropy = header.partition(",")
     try:
-        decoded = base64.b64decode(entropy, validate=True)
-        return (int(ms), decoded) if len(decoded) == 10 and 0 <= int(ms) < 1 << 48 else None
-    except (ValueError, binascii.Error):
+        return int(match[1]), base64.b64decode(match[2], validate=True)
+    except binascii.Error:
         return None
 
 
-def seeded_ulid(seed: tuple[int, bytes], n: int) -> str:
-    """The id of the n-th event (from 1) of a request with this seed: n is added to the last four bytes, wrapping."""
+def seeded_ulid(header: str | None, n: int) -> str | None:
+    """The id of the n-th event, from 1, of a request with this header: n is added to the last four bytes, wrapping (§2.4)."""
+    seed = parse_seed(header)
+    if seed is None:
+        return None
     ms, entropy = seed
     tail = (int.from_bytes(entropy[6:], "big") + n) & 0xFFFFFFFF
     return ulid(ms, entropy[:6] + tail.to_bytes(4, "big"))
