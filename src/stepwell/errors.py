@@ -10,6 +10,7 @@
         ├── EvaluationError       an expression met values it cannot work on
         ├── Conflict              nothing was committed: retry
         ├── StoreUnavailable      the outcome is unknown: retry, inputs are idempotent
+        │   └── StoreFull         nothing was committed, for want of space: make room
         ├── StoreRefused          the database file cannot be used: locked, foreign, corrupt, full
         ├── CallError             user code could not be reached, or answered nonsense
         ├── NonRetriableError     raised by user code: do not try again
@@ -65,6 +66,10 @@ class Conflict(Error):
 
 class StoreUnavailable(Error):
     """The store did not answer; what became of the commit is unknown, and the same inputs may be sent again."""
+
+
+class StoreFull(StoreUnavailable):
+    """The disk is full or read-only: nothing was committed. Work goes on by itself when there is room."""
 
 
 class StoreRefused(Error):

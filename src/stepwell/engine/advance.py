@@ -244,11 +244,14 @@ class Advance:
                     changes[name] = new
             assert self._calls + self._waits > 0, f"run {run.id} would be left without an item or a timer"
         if changes:
-            self._commands.append(AdvanceRun(run.id, **changes))  # type: ignore[arg-type]
+            self._commands.append(AdvanceRun(run_id=run.id, **changes))  # type: ignore[arg-type]
         self._commands += self.lanes.commands()
         if self._end is not None:
             status, output, reason = self._end
-            self._commands += end_run(self.registry, run, status, output=output, reason=reason, now_ms=self.now_ms)
+            left = self._calls + self._waits > 0
+            self._commands += end_run(
+                self.registry, run, status, output=output, reason=reason, now_ms=self.now_ms, leaves=left
+            )
         return self._commands
 
     @property

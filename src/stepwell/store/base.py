@@ -102,6 +102,10 @@ class Reader(Protocol):
         """A run's timers."""
         ...
 
+    async def timer(self, timer_id: str) -> Timer | None:
+        """A timer."""
+        ...
+
     async def event(self, event_id: str) -> EventRow | None:
         """An event by its internal id."""
         ...

@@ -172,6 +172,10 @@ class _Reader:
         """A run's timers."""
         return tuple(sorted(self._tables.timers.find("run", run_id), key=lambda timer: timer.id))
 
+    async def timer(self, timer_id: str) -> Timer | None:
+        """A timer."""
+        return self._tables.timers.rows.get(timer_id)
+
     async def event(self, event_id: str) -> EventRow | None:
         """An event."""
         return self._tables.events.rows.get(event_id)

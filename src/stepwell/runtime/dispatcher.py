@@ -1,0 +1,203 @@
+"""Claims work where there is room, makes the calls, and reports their answers.
+
+It holds no durable state: what it claims is leased to its node, and what it has in hand is compared now and then with what is
+leased, so that a lost publish brings no item to a standstill.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from stepwell.engine.calls import CheckpointReply
+from stepwell.engine.commands import Call
+from stepwell.engine.inputs import AnyInput, Ask, CallAnswered, CallsReturned, Claim, Claimed, StepsCheckpointed
+from stepwell.engine.model import Item, Run
+from stepwell.engine.registry import Registry
+from stepwell.errors import Superseded
+from stepwell.protocol.calls import Answer, CallRequest, Checkpoint, failed
+from stepwell.protocol.ids import ulid
+from stepwell.runtime.bodies import Bodies
+from stepwell.runtime.clock import Clock
+from stepwell.store.base import Reader
+
+CALLS_MAX = 256
+"""Calls that are out at a time, through one driver."""
+
+CheckpointFn = Callable[[Checkpoint], Awaitable[None]]
+MakeCall = Callable[[CallRequest, CheckpointFn], Awaitable[Answer]]
+Submit = Callable[[AnyInput], "asyncio.Future[Any]"]
+
+
+class Dispatcher:
+    """Calls through drivers, known by the name that an app's row gives."""
+
+    def __init__(
+        self,
+        *,
+        submit: Submit,
+        registry: Callable[[], Registry],
+        drivers: Mapping[str, MakeCall],
+        bodies: Bodies,
+        reader: Reader,
+        clock: Clock,
+        holder: str,
+        calls_max: int = CALLS_MAX,
+    ) -> None:
+        self._submit, self._registry, self._drivers = submit, registry, drivers
+        self._bodies, self._reader, self._clock, self._holder, self._calls_max = bodies, reader, clock, holder, calls_max
+        self._awake: dict[str, None] = {}
+        self._served: dict[str, int] = {}
+        self._claiming = False
+        self._open = True
+        self._in_hand: dict[str, int] = {}
+        self._out: dict[str, int] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._missing: set[tuple[str, int]] = set()
+
+    @property
+    def calls_out(self) -> int:
+        """How many calls are out."""
+        return len(self._in_hand)
+
+    def wake(self, function_id: str) -> None:
+        """A function may have ready items."""
+        self._awake[function_id] = None
+        self._claim()
+
+    def close(self) -> None:
+        """Claim no more."""
+        self._open = False
+
+    async def idle(self) -> None:
+        """Returns when no call is out."""
+        await self._idle.wait()
+
+    async def stop(self) -> None:
+        """Cut off the calls that are out; their items come back with the node's next epoch."""
+        self.close()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _claim(self) -> None:
+        if self._claiming or not self._open or not self._awake:
+            return
+        asks = self._asks()
+        if not asks:
+            return
+        self._claiming = True
+        future = self._submit(Claim(self._holder, asks))
+        future.add_done_callback(self._claimed)
+
+    def _asks(self) -> tuple[Ask, ...]:
+        """The functions that were woken, those served least first, each with its share of the room."""
+        functions = self._registry().functions
+        by_driver: dict[str, list[str]] = {}
+        for function_id in list(self._awake):
+            function = functions.get(function_id)
+            if function is None or function.driver not in self._drivers:
+                del self._awake[function_id]
+            elif self._calls_max > self._out.get(function.driver, 0):
+                by_driver.setdefault(function.driver, []).append(function_id)
+        asks = []
+        for driver, ids in by_driver.items():
+            room = self._calls_max - self._out.get(driver, 0)
+            ids.sort(key=lambda function_id: (self._served.get(function_id, 0), function_id))
+            for i, function_id in enumerate(ids[:room]):
+                share = max(1, (room - i) // (len(ids) - i)) if len(ids) > 1 else room
+                asks.append(Ask(function_id, share))
+                del self._awake[function_id]
+        return tuple(asks)
+
+    def _claimed(self, future: asyncio.Future[Any]) -> None:
+        self._claiming = False
+        if future.cancelled():
+            return
+        if future.exception() is not None:
+            # The claim raised: its functions are asked again when something wakes them, and by the regular comparison.
+            return
+        claimed: Claimed = future.result()
+        floor = min(self._served.values(), default=0)
+        for function_id, count in claimed.calls.items():
+            self._served[function_id] = max(self._served.get(function_id, floor), floor) + count
+        for function_id in claimed.more:
+            self._awake[function_id] = None
+        self._claim()
+
+    def send(self, call: Call) -> None:
+        """A lease was committed: make its call."""
+        item = call.item
+        self._in_hand[item.id] = item.fence
+        driver = self._driver_of(item)
+        self._out[driver] = self._out.get(driver, 0) + 1
+        self._idle.clear()
+        task = asyncio.create_task(self._call(item, call.run, driver))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _driver_of(self, item: Item) -> str:
+        return self._registry().functions[item.function_id].driver
+
+    async def _call(self, item: Item, run: Run, driver: str) -> None:
+        try:
+            try:
+                answer = await self._drivers[driver](await self._request(item, run), self._checkpoint)
+            except Superseded:
+                return
+            except Exception as error:
+                # A driver's own failure counts as a failed attempt: visible on the run, and tried again.
+                answer = failed(type(error).__name__, str(error), traceback.format_exc())
+            await self._submit(CallAnswered(run.id, item.id, item.fence, answer, driver))
+        finally:
+            if self._in_hand.get(item.id) == item.fence:
+                del self._in_hand[item.id]
+            self._out[driver] -= 1
+            if not self._in_hand:
+                self._idle.set()
+            self._claim()
+
+    async def _checkpoint(self, checkpoint: Checkpoint) -> None:
+        reply: CheckpointReply = await self._submit(StepsCheckpointed(checkpoint))
+        if not reply.accepted:
+            raise Superseded(f"run {checkpoint.run_id} has gone on without this call, or has ended")
+
+    async def _request(self, item: Item, run: Run) -> CallRequest:
+        bodies = await self._bodies.of(run)
+        function = self._registry().functions[item.function_id]
+        return CallRequest(
+            run_id=run.id,
+            function_id=function.id,
+            function_uuid=function.row.uuid,
+            app_id=function.row.app_name,
+            url=function.config.url,
+            step_id=item.step_id,
+            attempt=item.attempt,
+            max_attempts=function.max_attempts,
+            request_version=run.request_version,
+            stack=tuple(bodies.stack),
+            disable_immediate_execution=run.force_plan,
+            item_id=item.id,
+            fence=item.fence,
+            request_id=ulid(self._clock.now_ms(), self._clock.entropy(10)),
+            events=bodies.events,
+            steps=dict(bodies.steps),
+        )
+
+    async def compare(self) -> None:
+        """Return the items that are leased to this node but have no call in hand, seen so twice in a row."""
+        held = set(await self._reader.held_items(self._holder))
+        missing = {(item_id, fence) for item_id, fence in held if self._in_hand.get(item_id) != fence}
+        lost = sorted(missing & self._missing)[:100]
+        self._missing = missing
+        if lost:
+            await self._submit(CallsReturned(tuple(lost), "the node had no call for it in hand"))
+        for function_id in await self._reader.functions_with_work():
+            self.wake(function_id)
+
+

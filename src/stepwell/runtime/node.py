@@ -1,0 +1,361 @@
+"""A node: the heartbeat with its queue, and the loops that feed it. Start it, submit inputs, drain it, stop it.
+
+Inputs that arrive while a commit is in flight share the next one. Sources take turns: answers and checkpoints first, then
+requests, claims, and, while others wait, at most a quarter of a group for due timers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import traceback
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from stepwell.engine.commands import Call, RegistryChanged, Reply, RunEnded, TimerSet, Wake
+from stepwell.engine.inputs import (
+    AnyInput,
+    AppSynced,
+    CallAnswered,
+    CallsReturned,
+    Claim,
+    EventsAccepted,
+    EventsReceived,
+    HolderRenewed,
+    InputSetAside,
+    NodeStarted,
+    StepsCheckpointed,
+    TimerDue,
+)
+from stepwell.engine.registry import Registry, Settings
+from stepwell.errors import StoreUnavailable
+from stepwell.protocol.events import Event
+from stepwell.protocol.ids import ulid
+from stepwell.runtime.bodies import Bodies
+from stepwell.runtime.clock import Clock, SystemClock
+from stepwell.runtime.dispatcher import CALLS_MAX, Dispatcher, MakeCall
+from stepwell.runtime.heart import Beat, Heart, known
+from stepwell.runtime.timekeeper import Timekeeper
+from stepwell.store.base import Reader, Store
+
+GROUP_MAX = 256
+"""Inputs in one group."""
+
+EVENTS_PER_INPUT = 100
+"""Events in one input; longer arrays are cut."""
+
+RENEW_S = 10.0
+"""How often the node says that it lives, and compares what it holds with what it has in hand."""
+
+RETRY_S = (0.05, 0.2, 1.0, 2.0, 5.0)
+"""Waits between tries while the store does not answer; the last one serves all further tries."""
+
+Entry = tuple[AnyInput, "asyncio.Future[Any]"]
+
+
+class Node:
+    """One node over one store.
+
+    `drivers` maps the names that apps' rows give (`http`, `local`, `process`) to what makes a call. `node_id` names the node for
+    leases; its epoch begins with `start`.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        drivers: Mapping[str, MakeCall] | None = None,
+        clock: Clock | None = None,
+        settings: Settings | None = None,
+        node_id: str = "node",
+        calls_max: int = CALLS_MAX,
+        on_run_ended: Callable[[str], None] | None = None,
+    ) -> None:
+        self.clock = clock or SystemClock()
+        self._store = store
+        self._heart = Heart(store, self.clock, settings)
+        self._drivers: dict[str, MakeCall] = dict(drivers or {})
+        self._on_run_ended = on_run_ended
+        self._node_id = node_id
+        self.holder = f"{node_id}/{self.new_id()}"
+        self._answers: deque[Entry] = deque()
+        self._requests: deque[Entry] = deque()
+        self._claims: deque[Entry] = deque()
+        self._timers: deque[Entry] = deque()
+        self._arrived = asyncio.Event()
+        self._watchers: set[asyncio.Queue[str]] = set()
+        self._ended: dict[str, list[asyncio.Future[None]]] = {}
+        self._root: asyncio.Task[None] | None = None
+        self._calls_max = calls_max
+        self._stopping = False
+
+    # Life.
+
+    async def start(self) -> None:
+        """Open the store, begin an epoch, and go on with whatever the store has ready or due."""
+        await self._store.open()
+        reader = self._store.reader
+        self.bodies = Bodies(reader)
+        self._dispatcher = Dispatcher(
+            submit=self.submit,
+            registry=lambda: self._heart.registry,
+            drivers=self._drivers,
+            bodies=self.bodies,
+            reader=reader,
+            clock=self.clock,
+            holder=self.holder,
+            calls_max=self._calls_max,
+        )
+        self._timekeeper = Timekeeper(reader, self.clock, self._fire)
+        await self._heart.reload()
+        others = tuple(holder.id for holder in await reader.holders())
+        self._root = asyncio.create_task(self._run(), name="node")
+        await self.submit(NodeStarted(self._node_id, self.holder, others))
+        for function_id in await reader.functions_with_work():
+            self._dispatcher.wake(function_id)
+
+    async def _run(self) -> None:
+        """The node's loops: all end when the heartbeat does, or when one of them fails."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                feeders = [
+                    group.create_task(self._timekeeper.keep(), name="timekeeper"),
+                    group.create_task(self._live(), name="renewal"),
+                ]
+                await self._beat()
+                for feeder in feeders:
+                    feeder.cancel()
+        finally:
+            self._fail_all(StoreUnavailable("the node has stopped"))
+
+    async def drain(self, deadline_s: float) -> bool:
+        """Claim no more and wait for the calls that are out, so long at most. Says whether all came back."""
+        self._dispatcher.close()
+        try:
+            async with asyncio.timeout(deadline_s):
+                await self._dispatcher.idle()
+        except TimeoutError:
+            return False
+        return True
+
+    async def stop(self) -> None:
+        """Cut off what is out, commit what was submitted, and let go of the store."""
+        if self._root is None:
+            return
+        await self._dispatcher.stop()
+        self._stopping = True
+        self._arrived.set()
+        root, self._root = self._root, None
+        try:
+            await root
+        finally:
+            await self._store.close()
+
+    # What others use.
+
+    @property
+    def registry(self) -> Registry:
+        """Apps and functions as of the last sync."""
+        return self._heart.registry
+
+    @property
+    def reader(self) -> Reader:
+        """Queries."""
+        return self._store.reader
+
+    @property
+    def calls_out(self) -> int:
+        """How many calls are out."""
+        return self._dispatcher.calls_out
+
+    def new_id(self) -> str:
+        """A fresh ULID."""
+        return ulid(self.clock.now_ms(), self.clock.entropy(10))
+
+    def add_driver(self, name: str, call: MakeCall) -> None:
+        """Reach the apps whose rows say so through this driver."""
+        self._drivers[name] = call
+
+    def submit(self, input: AnyInput) -> asyncio.Future[Any]:
+        """Queue an input. The future is done when it is committed: with its reply, or the error it is refused with."""
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        if self._stopping:
+            future.set_exception(StoreUnavailable("the node has stopped"))
+            return future
+        match input:
+            case CallAnswered() | StepsCheckpointed() | CallsReturned():
+                self._answers.append((input, future))
+            case Claim():
+                self._claims.append((input, future))
+            case TimerDue():
+                self._timers.append((input, future))
+            case _:
+                self._requests.append((input, future))
+        self._arrived.set()
+        return future
+
+    async def send(self, events: tuple[Event, ...], *, fresh: bool) -> tuple[str, ...]:
+        """Store and route events; returns their internal ids when all are durable. A long array is several inputs."""
+        cuts = [events[i : i + EVENTS_PER_INPUT] for i in range(0, len(events), EVENTS_PER_INPUT)]
+        if len(cuts) == 1:
+            accepted: EventsAccepted = await self.submit(EventsReceived(events, fresh))
+            return accepted.ids
+        replies: list[EventsAccepted] = await asyncio.gather(*(self.submit(EventsReceived(cut, fresh)) for cut in cuts))
+        return tuple(event_id for reply in replies for event_id in reply.ids)
+
+    async def watch(self) -> AsyncIterator[str]:
+        """The ids of runs as they change; a slow reader misses repetitions, not runs."""
+        queue: asyncio.Queue[str] = asyncio.Queue(maxsize=1000)
+        self._watchers.add(queue)
+        try:
+            while True:
+                yield await queue.get()
+        finally:
+            self._watchers.discard(queue)
+
+    def run_end(self, run_id: str) -> asyncio.Future[None]:
+        """Done when the run ends, if it has not ended before this was asked."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._ended.setdefault(run_id, []).append(future)
+        return future
+
+    # The heartbeat.
+
+    async def _beat(self) -> None:
+        tries = 0
+        while True:
+            group = self._take()
+            if not group:
+                if self._stopping:
+                    return
+                self._arrived.clear()
+                await self._arrived.wait()
+                continue
+            try:
+                beat = await self._heart.handle([input for input, _ in group])
+            except StoreUnavailable:
+                # The outcome is unknown: the same inputs again, which recognise what was committed.
+                self._requeue([(known(input), future) for input, future in group])
+                await asyncio.sleep(RETRY_S[min(tries, len(RETRY_S) - 1)])
+                tries += 1
+                if self._stopping and tries > len(RETRY_S):
+                    self._fail_all(StoreUnavailable("the store does not answer"))
+                    return
+                continue
+            tries = 0
+            self._requeue(group[len(beat.decided) :])
+            await self._publish(group, beat)
+
+    def _take(self) -> list[Entry]:
+        """The next group, by turns."""
+        group: list[Entry] = []
+        for source in (self._answers, self._requests, self._claims):
+            while source and len(group) < GROUP_MAX:
+                entry = source.popleft()
+                if isinstance(entry[0], AppSynced):
+                    # What follows a sync is decided with the functions it brought: it ends its group.
+                    group.append(entry)
+                    return group
+                group.append(entry)
+        room = GROUP_MAX - len(group) if not group else min(GROUP_MAX // 4, GROUP_MAX - len(group))
+        while self._timers and room > 0:
+            group.append(self._timers.popleft())
+            room -= 1
+        return group
+
+    def _requeue(self, entries: list[Entry]) -> None:
+        for entry in reversed(entries):
+            match entry[0]:
+                case CallAnswered() | StepsCheckpointed() | CallsReturned():
+                    self._answers.appendleft(entry)
+                case Claim():
+                    self._claims.appendleft(entry)
+                case TimerDue():
+                    self._timers.appendleft(entry)
+                case _:
+                    self._requests.appendleft(entry)
+
+    def _fail_all(self, error: Exception) -> None:
+        for source in (self._answers, self._requests, self._claims, self._timers):
+            while source:
+                _, future = source.popleft()
+                if not future.done():
+                    future.set_exception(error)
+
+    async def _publish(self, group: list[Entry], beat: Beat) -> None:
+        """What may happen now that the group is durable: answers, calls, wake-ups."""
+        changes = beat.changes
+        if changes is not None:
+            self.bodies.note(changes)
+            if self._watchers:
+                self._tell(changes)
+        reload = False
+        for (input, future), decided in zip(group, beat.decided, strict=False):
+            reply = None
+            for effect in decided.effects:
+                match effect:
+                    case Reply():
+                        reply = effect.value
+                    case Call():
+                        self._dispatcher.send(effect)
+                    case Wake():
+                        self._dispatcher.wake(effect.function_id)
+                    case TimerSet():
+                        self._timekeeper.set(effect.timer_id, effect.due_ms)
+                    case RunEnded():
+                        self._forget(effect.run_id)
+                    case RegistryChanged():
+                        reload = True
+            if isinstance(input, TimerDue):
+                self._timekeeper.settled(input.timer_id)
+            if decided.error is not None and isinstance(input, TimerDue | Claim):
+                await self._set_aside(input, decided.error)
+            if not future.done():
+                if decided.error is None:
+                    future.set_result(reply)
+                else:
+                    future.set_exception(decided.error)
+                    if isinstance(input, TimerDue | Claim):
+                        future.exception()  # nobody else is told: the row set aside tells it
+        if reload:
+            await self._heart.reload()
+
+    def _forget(self, run_id: str) -> None:
+        self.bodies.forget(run_id)
+        if self._on_run_ended is not None:
+            self._on_run_ended(run_id)
+        for waiter in self._ended.pop(run_id, ()):
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _tell(self, changes: Any) -> None:
+        run_ids: dict[str, None] = {}
+        for name, column in (("runs", "id"), ("steps", "run_id"), ("attempts", "run_id")):
+            change = changes.tables.get(name)
+            if change is not None:
+                run_ids.update((getattr(row, column), None) for row in (*change.inserted, *change.updated))
+        for queue in self._watchers:
+            for run_id in run_ids:
+                if not queue.full():
+                    queue.put_nowait(run_id)
+
+    async def _set_aside(self, input: TimerDue | Claim, error: BaseException) -> None:
+        """An input of our own raised: keep it with its error, visibly, and take its timer away."""
+        text = "".join(traceback.format_exception(error))
+        timer = await self.reader.timer(input.timer_id) if isinstance(input, TimerDue) else None
+        self.submit(InputSetAside(self.new_id(), msgspec.json.encode(input), text, timer))
+
+    def _fire(self, timer_id: str) -> None:
+        self._timers.append((TimerDue(timer_id), asyncio.get_running_loop().create_future()))
+        self._arrived.set()
+
+    async def _live(self) -> None:
+        """Say now and then that the node lives, and compare what it holds with what it has in hand."""
+        while True:
+            await asyncio.sleep(RENEW_S)
+            with contextlib.suppress(StoreUnavailable):
+                await self.submit(HolderRenewed(self.holder))
+                await self._dispatcher.compare()

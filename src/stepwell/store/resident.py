@@ -1,0 +1,105 @@
+"""Rows kept in memory by a store that alone writes its database: what decisions look at again and again.
+
+Only what was committed is here. A run that was put in by this process is known whole, so that the absence of one of its steps is
+known too. When there are too many rows, all are let go at once: they are read again when needed.
+"""
+
+from __future__ import annotations
+
+from stepwell.engine.model import Key
+from stepwell.engine.selection import Fetch, Fetched
+from stepwell.engine.tables import SPECS
+from stepwell.engine.view import Changes
+
+ROWS_MAX = 20_000
+KEPT = ("runs", "items", "steps", "lanes", "counters", "clocks", "timers")
+"""Tables whose rows are looked at again."""
+
+
+class Resident:
+    """Committed rows by table and key; `None` for one that is known to be absent."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, dict[Key, object]] = {name: {} for name in KEPT}
+        self._whole: set[str] = set()
+        self._of_run: dict[str, list[tuple[str, Key]]] = {}
+        self._count = 0
+
+    def clear(self) -> None:
+        """Know nothing: a commit's outcome is not known, or there is too much."""
+        for rows in self._rows.values():
+            rows.clear()
+        self._whole.clear()
+        self._of_run.clear()
+        self._count = 0
+
+    def answer(self, wanted: Fetch) -> tuple[dict[str, list[object]], Fetch]:
+        """The rows that are here, and what is left to be read."""
+        known: dict[str, list[object]] = {}
+        missing: dict[str, list[Key]] = {}
+        for table, keys in wanted.keys.items():
+            rows = self._rows.get(table)
+            if rows is None:
+                missing[table] = keys
+                continue
+            found = known.setdefault(table, [])
+            for key in keys:
+                row = rows.get(key, self)
+                if row is self:
+                    if table == "steps" and key[0] in self._whole:
+                        continue
+                    missing.setdefault(table, []).append(key)
+                elif row is not None:
+                    found.append(row)
+        return known, Fetch(missing, wanted.scans)
+
+    def note_read(self, asked: Fetch, found: Fetched) -> None:
+        """Keep what was read by key, and that the others are absent."""
+        for table, keys in asked.keys.items():
+            rows = self._rows.get(table)
+            if rows is None:
+                continue
+            spec = SPECS[table]
+            read = {spec.key_of(row): row for row in found.rows.get(table, ())}
+            for key in keys:
+                row = rows[key] = read.get(key)
+                if row is not None and table in ("items", "timers") and row.run_id is not None:
+                    self._of_run.setdefault(row.run_id, []).append((table, key))
+            self._count += len(keys)
+        self._bound()
+
+    def note_commit(self, changes: Changes) -> None:
+        """Keep what was written."""
+        for table, change in changes.tables.items():
+            rows = self._rows.get(table)
+            if rows is None:
+                continue
+            key_of = SPECS[table].key_of
+            if table == "runs":
+                self._whole.update(row.id for row in change.inserted)
+                for row in change.updated:
+                    if row.ended_ms is not None:
+                        self._whole.discard(row.id)
+            of_run = table in ("items", "timers")
+            for row in change.inserted:
+                key = key_of(row)
+                rows[key] = row
+                if of_run and row.run_id is not None:
+                    self._of_run.setdefault(row.run_id, []).append((table, key))
+            for row in change.updated:
+                rows[key_of(row)] = row
+            for key in change.deleted:
+                rows.pop(key, None)
+            self._count += len(change.inserted)
+        for run_id in changes.ended_runs:
+            for table, key in self._of_run.pop(run_id, ()):
+                row = self._rows[table].get(key)
+                if table == "timers" or (row is not None and row.holder is None):  # type: ignore[attr-defined]
+                    self._rows[table].pop(key, None)
+        if changes.deleted_runs:
+            self.clear()
+        self._bound()
+
+    def _bound(self) -> None:
+        if self._count > ROWS_MAX:
+            self.clear()

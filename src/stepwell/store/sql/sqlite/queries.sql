@@ -1,0 +1,151 @@
+-- What the reader asks. Lists are bounded by `:limit`; `:cursor` is the id behind which a page begins, or NULL.
+
+-- name: catalogue_apps
+-- Every app.
+SELECT name, id, driver, url, sdk, framework, checksum, synced_ms, archived
+FROM apps
+ORDER BY name;
+
+-- name: catalogue_functions
+-- Every function.
+SELECT id, uuid, app_name, name, config, version, keyed, paused, archived
+FROM functions
+ORDER BY id;
+
+-- name: holders
+-- The nodes' epochs.
+SELECT id, node_id, renewed_ms
+FROM holders
+ORDER BY id;
+
+-- name: due_timers
+-- Timers due up to a time.
+SELECT id, due_ms
+FROM timers
+WHERE due_ms <= :until_ms
+ORDER BY due_ms, id
+LIMIT :limit;
+
+-- name: next_due
+-- When the first later timer is due.
+SELECT min(due_ms)
+FROM timers
+WHERE due_ms > :after_ms;
+
+-- name: held_items
+-- What a holder has leased.
+SELECT id, fence
+FROM items
+WHERE holder = :holder
+ORDER BY id;
+
+-- name: functions_with_work
+-- Functions that have items nobody holds: one look at the index for each.
+SELECT id
+FROM functions
+WHERE EXISTS (SELECT 1 FROM items WHERE items.holder IS NULL AND items.lane_id = functions.id)
+   OR EXISTS (SELECT 1 FROM lanes WHERE lanes.state = 'ready' AND lanes.function_id = functions.id)
+ORDER BY id;
+
+-- name: run
+-- A run.
+SELECT id, function_id, function_version, app_name, event_ids, status, cause, origin, lane_id, keys, order_ms, created_ms, started_ms,
+    ended_ms, request_version, force_plan, pending, pending_key, steps, finished, state_bytes, calls, waits, output, reason
+FROM runs
+WHERE id = :id;
+
+-- name: runs
+-- Runs, newest first.
+SELECT id, function_id, function_version, app_name, event_ids, status, cause, origin, lane_id, keys, order_ms, created_ms, started_ms,
+    ended_ms, request_version, force_plan, pending, pending_key, steps, finished, state_bytes, calls, waits, output, reason
+FROM runs
+WHERE id < coalesce(:cursor, 'a')
+  AND (:status IS NULL OR status = :status)
+ORDER BY id DESC
+LIMIT :limit;
+
+-- name: runs_of_function
+-- Runs of one function, newest first.
+SELECT id, function_id, function_version, app_name, event_ids, status, cause, origin, lane_id, keys, order_ms, created_ms, started_ms,
+    ended_ms, request_version, force_plan, pending, pending_key, steps, finished, state_bytes, calls, waits, output, reason
+FROM runs
+WHERE function_id = :function_id
+  AND id < coalesce(:cursor, 'a')
+  AND (:status IS NULL OR status = :status)
+ORDER BY id DESC
+LIMIT :limit;
+
+-- name: runs_unhappy
+-- Failed or cancelled runs, newest first, by their own index.
+SELECT id, function_id, function_version, app_name, event_ids, status, cause, origin, lane_id, keys, order_ms, created_ms, started_ms,
+    ended_ms, request_version, force_plan, pending, pending_key, steps, finished, state_bytes, calls, waits, output, reason
+FROM runs INDEXED BY runs_unhappy
+WHERE status = :status
+  AND status IN ('failed', 'cancelled')
+  AND id < coalesce(:cursor, 'a')
+ORDER BY id DESC
+LIMIT :limit;
+
+-- name: runs_of_event
+-- The runs that an event started.
+SELECT id, function_id, function_version, app_name, event_ids, status, cause, origin, lane_id, keys, order_ms, created_ms, started_ms,
+    ended_ms, request_version, force_plan, pending, pending_key, steps, finished, state_bytes, calls, waits, output, reason
+FROM runs
+WHERE first_event_id = :event_id
+ORDER BY id
+LIMIT :limit;
+
+-- name: steps_of
+-- A run's steps with their memos.
+SELECT run_id, id, op, name, user_id, "index", status, opts, memo, attempts, queued_ms, started_ms, ended_ms, position
+FROM steps
+WHERE run_id = :run_id
+ORDER BY queued_ms, CASE WHEN position < 0 THEN 1 << 30 ELSE position END, id;
+
+-- name: attempts_of
+-- A run's failed and lost tries. Their ids begin with the run's.
+SELECT id, run_id, step_id, attempt, kind, started_ms, ended_ms, error, worker
+FROM attempts
+WHERE id >= :run_id || '-'
+  AND id < :run_id || '.'
+ORDER BY ended_ms, id;
+
+-- name: items_of
+-- A run's outstanding items.
+SELECT id, run_id, function_id, lane_id, keys, starts, order_ms, step_id, attempt, fence, losses, holder, leased_ms
+FROM items
+WHERE id >= :run_id || '-'
+  AND id < :run_id || '.'
+ORDER BY id;
+
+-- name: timers_of
+-- A run's timers.
+SELECT id, due_ms, kind, run_id, ref, after, item
+FROM timers
+WHERE (id >= 'item/' || :run_id || '-' AND id < 'item/' || :run_id || '.')
+   OR (id >= 'sleep/' || :run_id || '/' AND id < 'sleep/' || :run_id || '0')
+ORDER BY id;
+
+-- name: events_by_id
+-- Events by their internal ids.
+SELECT id, key, name, data, user, ts, v, meta, received_ms, run_id
+FROM events
+WHERE id IN (SELECT value FROM json_each(:keys));
+
+-- name: events
+-- Events, newest first.
+SELECT id, key, name, data, user, ts, v, meta, received_ms, run_id
+FROM events
+WHERE id < coalesce(:cursor, 'a')
+  AND (:name IS NULL OR name = :name)
+  AND (:after_ms IS NULL OR received_ms > :after_ms)
+  AND (:before_ms IS NULL OR received_ms < :before_ms)
+ORDER BY id DESC
+LIMIT :limit;
+
+-- name: set_aside
+-- Inputs that raised, newest first.
+SELECT id, input, error, run_id, created_ms
+FROM set_aside
+ORDER BY created_ms DESC, id
+LIMIT :limit;

@@ -1,0 +1,347 @@
+-- Statements by key, one of each kind a table. `:rows` stands for as many groups of placeholders as there are rows;
+-- `:keys` is a JSON array. Updates name the columns that may change.
+
+-- name: insert_events
+-- New events.
+INSERT INTO events (id, key, name, data, user, ts, v, meta, received_ms, run_id)
+VALUES :rows;
+
+-- name: delete_events
+-- Events that go.
+DELETE FROM events
+WHERE id IN (SELECT value FROM json_each(:keys));
+
+-- name: select_events
+-- Events by key.
+SELECT id, key, name, data, user, ts, v, meta, received_ms, run_id
+FROM events
+WHERE id IN (SELECT value FROM json_each(:keys));
+
+-- name: insert_dedups
+-- New dedup rows.
+INSERT INTO dedups (function_id, event_key, run_id, expires_ms)
+VALUES :rows;
+
+-- name: update_dedups (function_id, event_key, run_id, expires_ms)
+-- What may change of dedup rows.
+UPDATE dedups
+SET run_id = changed.column3,
+    expires_ms = changed.column4
+FROM (VALUES :rows) AS changed
+WHERE dedups.function_id = changed.column1
+  AND dedups.event_key = changed.column2;
+
+-- name: delete_dedups
+-- Dedup rows that go.
+DELETE FROM dedups
+WHERE (function_id, event_key) IN (SELECT value ->> 0, value ->> 1 FROM json_each(:keys));
+
+-- name: select_dedups
+-- Dedup rows by key.
+SELECT function_id, event_key, run_id, expires_ms
+FROM dedups
+WHERE (function_id, event_key) IN (SELECT value ->> 0, value ->> 1 FROM json_each(:keys));
+
+-- name: insert_apps
+-- New apps.
+INSERT INTO apps (name, id, driver, url, sdk, framework, checksum, synced_ms, archived)
+VALUES :rows;
+
+-- name: update_apps (name, id, driver, url, sdk, framework, checksum, synced_ms, archived)
+-- What may change of apps.
+UPDATE apps
+SET id = changed.column2,
+    driver = changed.column3,
+    url = changed.column4,
+    sdk = changed.column5,
+    framework = changed.column6,
+    checksum = changed.column7,
+    synced_ms = changed.column8,
+    archived = changed.column9
+FROM (VALUES :rows) AS changed
+WHERE apps.name = changed.column1;
+
+-- name: delete_apps
+-- Apps that go.
+DELETE FROM apps
+WHERE name IN (SELECT value FROM json_each(:keys));
+
+-- name: select_apps
+-- Apps by key.
+SELECT name, id, driver, url, sdk, framework, checksum, synced_ms, archived
+FROM apps
+WHERE name IN (SELECT value FROM json_each(:keys));
+
+-- name: insert_functions
+-- New functions.
+INSERT INTO functions (id, uuid, app_name, name, config, version, keyed, paused, archived)
+VALUES :rows;
+
+-- name: update_functions (id, uuid, app_name, name, config, version, keyed, paused, archived)
+-- What may change of functions.
+UPDATE functions
+SET uuid = changed.column2,
+    app_name = changed.column3,
+    name = changed.column4,
+    config = changed.column5,
+    version = changed.column6,
+    keyed = changed.column7,
+    paused = changed.column8,
+    archived = changed.column9
+FROM (VALUES :rows) AS changed
+WHERE functions.id = changed.column1;
+
+-- name: delete_functions
+-- Functions that go.
+DELETE FROM functions
+WHERE id IN (SELECT value FROM json_each(:keys));
+
+-- name: select_functions
+-- Functions by key.
+SELECT id, uuid, app_name, name, config, version, keyed, paused, archived
+FROM functions
+WHERE id IN (SELECT value FROM json_each(:keys));
+
+-- name: insert_runs
+-- New runs.
+INSERT INTO runs (id, function_id, function_version, app_name, event_ids, status, cause, origin, lane_id, keys, order_ms, created_ms, started_ms, ended_ms, request_version, force_plan, pending, pending_key, steps, finished, state_bytes, calls, waits, output, reason)
+VALUES :rows;
+
+-- name: update_runs (id, status, started_ms, ended_ms, request_version, force_plan, pending, pending_key, steps, finished, state_bytes, calls, waits, output, reason)
+-- What may change of runs.
+UPDATE runs
+SET status = changed.column2,
+    started_ms = changed.column3,
+    ended_ms = changed.column4,
+    request_version = changed.column5,
+    force_plan = changed.column6,
+    pending = changed.column7,
+    pending_key = changed.column8,
+    steps = changed.column9,
+    finished = changed.column10,
+    state_bytes = changed.column11,
+    calls = changed.column12,
+    waits = changed.column13,
+    output = changed.column14,
+    reason = changed.column15
+FROM (VALUES :rows) AS changed
+WHERE runs.id = changed.column1;
+
+-- name: delete_runs
+-- Runs that go.
+DELETE FROM runs
+WHERE id IN (SELECT value FROM json_each(:keys));
+
+-- name: select_runs
+-- Runs by key. Without output: an ended run is decided upon no more.
+SELECT id, function_id, function_version, app_name, event_ids, status, cause, origin, lane_id, keys, order_ms, created_ms, started_ms, ended_ms, request_version, force_plan, pending, pending_key, steps, finished, state_bytes, calls, waits, NULL, reason
+FROM runs
+WHERE id IN (SELECT value FROM json_each(:keys));
+
+-- name: insert_steps
+-- New steps.
+INSERT INTO steps (run_id, id, op, name, user_id, "index", status, opts, memo, attempts, queued_ms, started_ms, ended_ms, position)
+VALUES :rows;
+
+-- name: update_steps (run_id, id, status, memo, attempts, started_ms, ended_ms, position)
+-- What may change of steps.
+UPDATE steps
+SET status = changed.column3,
+    memo = changed.column4,
+    attempts = changed.column5,
+    started_ms = changed.column6,
+    ended_ms = changed.column7,
+    position = changed.column8
+FROM (VALUES :rows) AS changed
+WHERE steps.run_id = changed.column1
+  AND steps.id = changed.column2;
+
+-- name: delete_steps
+-- Steps that go.
+DELETE FROM steps
+WHERE (run_id, id) IN (SELECT value ->> 0, value ->> 1 FROM json_each(:keys));
+
+-- name: select_steps
+-- Steps by key. Without memo: decisions need only know that it ended.
+SELECT run_id, id, op, name, user_id, "index", status, opts, NULL, attempts, queued_ms, started_ms, ended_ms, position
+FROM steps
+WHERE (run_id, id) IN (SELECT value ->> 0, value ->> 1 FROM json_each(:keys));
+
+-- name: insert_attempts
+-- New attempts.
+INSERT INTO attempts (id, run_id, step_id, attempt, kind, started_ms, ended_ms, error, worker)
+VALUES :rows;
+
+-- name: delete_attempts
+-- Attempts that go.
+DELETE FROM attempts
+WHERE id IN (SELECT value FROM json_each(:keys));
+
+-- name: select_attempts
+-- Attempts by key.
+SELECT id, run_id, step_id, attempt, kind, started_ms, ended_ms, error, worker
+FROM attempts
+WHERE id IN (SELECT value FROM json_each(:keys));
+
+-- name: insert_items
+-- New items.
+INSERT INTO items (id, run_id, function_id, lane_id, keys, starts, order_ms, step_id, attempt, fence, losses, holder, leased_ms)
+VALUES :rows;
+
+-- name: update_items (id, attempt, fence, losses, holder, leased_ms)
+-- What may change of items.
+UPDATE items
+SET attempt = changed.column2,
+    fence = changed.column3,
+    losses = changed.column4,
+    holder = changed.column5,
+    leased_ms = changed.column6
+FROM (VALUES :rows) AS changed
+WHERE items.id = changed.column1;
+
+-- name: delete_items
+-- Items that go.
+DELETE FROM items
+WHERE id IN (SELECT value FROM json_each(:keys));
+
+-- name: select_items
+-- Items by key.
+SELECT id, run_id, function_id, lane_id, keys, starts, order_ms, step_id, attempt, fence, losses, holder, leased_ms
+FROM items
+WHERE id IN (SELECT value FROM json_each(:keys));
+
+-- name: insert_lanes
+-- New lanes.
+INSERT INTO lanes (id, function_id, keys, state, shut_by, tag)
+VALUES :rows;
+
+-- name: update_lanes (id, state, shut_by, tag)
+-- What may change of lanes.
+UPDATE lanes
+SET state = changed.column2,
+    shut_by = changed.column3,
+    tag = changed.column4
+FROM (VALUES :rows) AS changed
+WHERE lanes.id = changed.column1;
+
+-- name: delete_lanes
+-- Lanes that go.
+DELETE FROM lanes
+WHERE id IN (SELECT value FROM json_each(:keys));
+
+-- name: select_lanes
+-- Lanes by key.
+SELECT id, function_id, keys, state, shut_by, tag
+FROM lanes
+WHERE id IN (SELECT value FROM json_each(:keys));
+
+-- name: insert_counters
+-- New counters.
+INSERT INTO counters (id, running)
+VALUES :rows;
+
+-- name: update_counters (id, running)
+-- What may change of counters.
+UPDATE counters
+SET running = changed.column2
+FROM (VALUES :rows) AS changed
+WHERE counters.id = changed.column1;
+
+-- name: delete_counters
+-- Counters that go.
+DELETE FROM counters
+WHERE id IN (SELECT value FROM json_each(:keys));
+
+-- name: select_counters
+-- Counters by key.
+SELECT id, running
+FROM counters
+WHERE id IN (SELECT value FROM json_each(:keys));
+
+-- name: insert_clocks
+-- New fair clocks.
+INSERT INTO clocks (function_id, virtual)
+VALUES :rows;
+
+-- name: update_clocks (function_id, virtual)
+-- What may change of fair clocks.
+UPDATE clocks
+SET virtual = changed.column2
+FROM (VALUES :rows) AS changed
+WHERE clocks.function_id = changed.column1;
+
+-- name: delete_clocks
+-- Fair clocks that go.
+DELETE FROM clocks
+WHERE function_id IN (SELECT value FROM json_each(:keys));
+
+-- name: select_clocks
+-- Fair clocks by key.
+SELECT function_id, virtual
+FROM clocks
+WHERE function_id IN (SELECT value FROM json_each(:keys));
+
+-- name: insert_timers
+-- New timers.
+INSERT INTO timers (id, due_ms, kind, run_id, ref, after, item)
+VALUES :rows;
+
+-- name: update_timers (id, due_ms, ref, after, item)
+-- What may change of timers.
+UPDATE timers
+SET due_ms = changed.column2,
+    ref = changed.column3,
+    after = changed.column4,
+    item = changed.column5
+FROM (VALUES :rows) AS changed
+WHERE timers.id = changed.column1;
+
+-- name: delete_timers
+-- Timers that go.
+DELETE FROM timers
+WHERE id IN (SELECT value FROM json_each(:keys));
+
+-- name: select_timers
+-- Timers by key.
+SELECT id, due_ms, kind, run_id, ref, after, item
+FROM timers
+WHERE id IN (SELECT value FROM json_each(:keys));
+
+-- name: insert_holders
+-- New holders.
+INSERT INTO holders (id, node_id, renewed_ms)
+VALUES :rows;
+
+-- name: update_holders (id, renewed_ms)
+-- What may change of holders.
+UPDATE holders
+SET renewed_ms = changed.column2
+FROM (VALUES :rows) AS changed
+WHERE holders.id = changed.column1;
+
+-- name: delete_holders
+-- Holders that go.
+DELETE FROM holders
+WHERE id IN (SELECT value FROM json_each(:keys));
+
+-- name: select_holders
+-- Holders by key.
+SELECT id, node_id, renewed_ms
+FROM holders
+WHERE id IN (SELECT value FROM json_each(:keys));
+
+-- name: insert_set_aside
+-- New inputs set aside.
+INSERT INTO set_aside (id, input, error, run_id, created_ms)
+VALUES :rows;
+
+-- name: delete_set_aside
+-- Inputs set aside that go.
+DELETE FROM set_aside
+WHERE id IN (SELECT value FROM json_each(:keys));
+
+-- name: select_set_aside
+-- Inputs set aside by key.
+SELECT id, input, error, run_id, created_ms
+FROM set_aside
+WHERE id IN (SELECT value FROM json_each(:keys));

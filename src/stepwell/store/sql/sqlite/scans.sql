@@ -1,0 +1,77 @@
+-- The named scans of `engine/tables.py`, each on an index of its own order. SQLite has one writer, so no row locks are needed.
+
+-- name: ready_lanes
+-- A function's ready lanes, the least served first.
+SELECT id, function_id, keys, state, shut_by, tag
+FROM lanes
+WHERE function_id = :value
+  AND state = 'ready'
+ORDER BY tag, id
+LIMIT :limit;
+
+-- name: lane_items
+-- The next items of one lane: what continues before what starts.
+SELECT id, run_id, function_id, lane_id, keys, starts, order_ms, step_id, attempt, fence, losses, holder, leased_ms
+FROM items
+WHERE lane_id = :value
+  AND holder IS NULL
+ORDER BY starts, order_ms, id
+LIMIT :limit;
+
+-- name: shut_lanes
+-- The lanes that a key shut, in the order in which they are opened.
+SELECT id, function_id, keys, state, shut_by, tag
+FROM lanes
+WHERE shut_by = :value
+ORDER BY tag, id
+LIMIT :limit;
+
+-- name: holder_items
+-- What a holder has leased.
+SELECT id, run_id, function_id, lane_id, keys, starts, order_ms, step_id, attempt, fence, losses, holder, leased_ms
+FROM items
+WHERE holder = :value
+ORDER BY id
+LIMIT :limit;
+
+-- name: end_runs_timers
+-- The timers of runs that ended. The ids of a run's timers begin with their kind and the run.
+DELETE FROM timers
+WHERE id IN (
+    SELECT timers.id
+    FROM json_each(:keys) AS ended
+    JOIN timers ON timers.id >= 'item/' || ended.value || '-' AND timers.id < 'item/' || ended.value || '.'
+    UNION ALL
+    SELECT timers.id
+    FROM json_each(:keys) AS ended
+    JOIN timers ON timers.id >= 'sleep/' || ended.value || '/' AND timers.id < 'sleep/' || ended.value || '0'
+);
+
+-- name: end_runs_items
+-- The items of ended runs that nobody holds; those that are out stay until their call ends.
+DELETE FROM items
+WHERE holder IS NULL
+  AND id IN (
+    SELECT items.id
+    FROM json_each(:keys) AS ended
+    JOIN items ON items.id >= ended.value || '-' AND items.id < ended.value || '.'
+);
+
+-- name: delete_runs_steps
+-- The steps of runs whose time is over.
+DELETE FROM steps
+WHERE run_id IN (SELECT value FROM json_each(:keys));
+
+-- name: delete_runs_attempts
+-- Their tries.
+DELETE FROM attempts
+WHERE id IN (
+    SELECT attempts.id
+    FROM json_each(:keys) AS old
+    JOIN attempts ON attempts.id >= old.value || '-' AND attempts.id < old.value || '.'
+);
+
+-- name: delete_runs_runs
+-- The runs themselves.
+DELETE FROM runs
+WHERE id IN (SELECT value FROM json_each(:keys));

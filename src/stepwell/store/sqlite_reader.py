@@ -1,0 +1,170 @@
+"""Queries of the SQLite store: a pool of read connections, one short transaction a query, cut off after a time."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import local
+from typing import Any
+
+import msgspec
+
+from stepwell.engine.model import Attempt, EventRow, Holder, Item, Run, RunStatus, SetAside, Step, Timer
+from stepwell.errors import StoreUnavailable
+from stepwell.store.base import Catalogue, RunPage
+from stepwell.store.statements import CODECS, load_statements
+
+QUERY_S_MAX = 10.0
+"""How long a query may take; a longer one would also keep the WAL from shrinking."""
+
+PROGRESS_STEPS = 50_000
+"""SQLite's steps between two looks at the clock."""
+
+STATEMENTS = load_statements("sqlite")
+
+
+class SqliteReader:
+    """The queries of `store.base.Reader`."""
+
+    def __init__(self, path: Path, connections: int) -> None:
+        self._path = path
+        self._pool = ThreadPoolExecutor(connections, thread_name_prefix="stepwell-reader")
+        self._local = local()
+        self._connections: list[sqlite3.Connection] = []
+
+    def close(self) -> None:
+        """End the threads and disconnect."""
+        self._pool.shutdown(wait=True)
+        for connection in self._connections:
+            connection.close()
+
+    def _connection(self) -> sqlite3.Connection:
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = sqlite3.connect(f"file:{self._path}?mode=ro", uri=True, isolation_level=None, check_same_thread=False)
+            connection.execute("PRAGMA query_only = 1")
+            self._local.connection = connection
+            self._connections.append(connection)
+        return connection
+
+    async def _ask(self, name: str, parameters: Mapping[str, object], read: Callable[[list[Any]], Any]) -> Any:
+        def query() -> Any:
+            connection = self._connection()
+            until = time.monotonic() + QUERY_S_MAX
+            connection.set_progress_handler(lambda: int(time.monotonic() > until), PROGRESS_STEPS)
+            try:
+                return read(connection.execute(STATEMENTS[name].text, parameters).fetchall())
+            except sqlite3.OperationalError as error:
+                what = f"took longer than {QUERY_S_MAX:g} s" if "interrupted" in str(error) else f"failed: {error}"
+                raise StoreUnavailable(f"the query {name!r} {what}") from None
+
+        return await asyncio.get_running_loop().run_in_executor(self._pool, query)
+
+    async def _rows(self, table: str, name: str, **parameters: object) -> tuple[Any, ...]:
+        row_of = CODECS[table].row_of
+        rows: tuple[Any, ...] = await self._ask(name, parameters, lambda found: tuple(row_of(values) for values in found))
+        return rows
+
+    async def catalogue(self) -> Catalogue:
+        """Every app and function."""
+        return Catalogue(await self._rows("apps", "catalogue_apps"), await self._rows("functions", "catalogue_functions"))
+
+    async def holders(self) -> tuple[Holder, ...]:
+        """The nodes' epochs."""
+        return await self._rows("holders", "holders")
+
+    async def due_timers(self, until_ms: int, limit: int) -> tuple[tuple[str, int], ...]:
+        """Timers due up to a time, the earliest first."""
+        pairs: tuple[tuple[str, int], ...] = await self._ask("due_timers", {"until_ms": until_ms, "limit": limit}, tuple)
+        return pairs
+
+    async def next_due_ms(self, after_ms: int) -> int | None:
+        """When the first later timer is due."""
+        due_ms: int | None = await self._ask("next_due", {"after_ms": after_ms}, lambda found: found[0][0])
+        return due_ms
+
+    async def held_items(self, holder: str) -> tuple[tuple[str, int], ...]:
+        """The items that a holder has leased."""
+        pairs: tuple[tuple[str, int], ...] = await self._ask("held_items", {"holder": holder}, tuple)
+        return pairs
+
+    async def functions_with_work(self) -> tuple[str, ...]:
+        """The functions that have items nobody holds."""
+        ids: tuple[str, ...] = await self._ask("functions_with_work", {}, lambda found: tuple(row[0] for row in found))
+        return ids
+
+    async def run(self, run_id: str) -> Run | None:
+        """A run."""
+        return next(iter(await self._rows("runs", "run", id=run_id)), None)
+
+    async def runs(
+        self, *, limit: int, cursor: str | None = None, status: RunStatus | None = None, function_id: str | None = None
+    ) -> RunPage:
+        """Runs, newest first."""
+        asked: dict[str, object] = {"limit": limit + 1, "cursor": cursor, "status": None if status is None else str(status)}
+        if function_id is not None:
+            found = await self._rows("runs", "runs_of_function", function_id=function_id, **asked)
+        elif status in (RunStatus.FAILED, RunStatus.CANCELLED):
+            found = await self._rows("runs", "runs_unhappy", **asked)
+        else:
+            found = await self._rows("runs", "runs", **asked)
+        return RunPage(found[:limit], found[limit - 1].id if len(found) > limit else None)
+
+    async def runs_of_event(self, event_id: str, limit: int) -> tuple[Run, ...]:
+        """The runs that belong to an event."""
+        return await self._rows("runs", "runs_of_event", event_id=event_id, limit=limit)
+
+    async def steps(self, run_id: str) -> tuple[Step, ...]:
+        """A run's steps in the order in which they were queued."""
+        return await self._rows("steps", "steps_of", run_id=run_id)
+
+    async def attempts(self, run_id: str) -> tuple[Attempt, ...]:
+        """A run's failed and lost tries."""
+        return await self._rows("attempts", "attempts_of", run_id=run_id)
+
+    async def items_of(self, run_id: str) -> tuple[Item, ...]:
+        """A run's outstanding items."""
+        return await self._rows("items", "items_of", run_id=run_id)
+
+    async def timers_of(self, run_id: str) -> tuple[Timer, ...]:
+        """A run's timers."""
+        return await self._rows("timers", "timers_of", run_id=run_id)
+
+    async def timer(self, timer_id: str) -> Timer | None:
+        """A timer."""
+        return next(iter(await self._rows("timers", "select_timers", keys=_list([timer_id]))), None)
+
+    async def event(self, event_id: str) -> EventRow | None:
+        """An event."""
+        return next(iter(await self._rows("events", "events_by_id", keys=_list([event_id]))), None)
+
+    async def events_by_id(self, event_ids: Sequence[str]) -> tuple[EventRow, ...]:
+        """Events in the order asked."""
+        found = {row.id: row for row in await self._rows("events", "events_by_id", keys=_list(event_ids))}
+        return tuple(found[event_id] for event_id in event_ids if event_id in found)
+
+    async def events(
+        self,
+        *,
+        limit: int,
+        cursor: str | None = None,
+        name: str | None = None,
+        received_after_ms: int | None = None,
+        received_before_ms: int | None = None,
+    ) -> tuple[EventRow, ...]:
+        """Events, newest first."""
+        return await self._rows(
+            "events", "events", limit=limit, cursor=cursor, name=name, after_ms=received_after_ms, before_ms=received_before_ms
+        )
+
+    async def set_aside(self, limit: int) -> tuple[SetAside, ...]:
+        """Inputs that raised, newest first."""
+        return await self._rows("set_aside", "set_aside", limit=limit)
+
+
+def _list(values: Sequence[str]) -> str:
+    return msgspec.json.encode(list(values)).decode()
