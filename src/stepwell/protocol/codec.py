@@ -179,7 +179,7 @@ def _check_nesting(raw: bytes) -> None:
     for bracket in _STRING.sub(b"", raw).translate(None, _NO_BRACKETS):
         depth += 1 if bracket in b"[{" else -1
         if depth > NESTING_MAX:
-            raise ProtocolError(f"arrays and objects lie more than {NESTING_MAX} deep in one another")
+            raise ProtocolError(f"arrays and objects lie more than {NESTING_MAX} deep in one another", code="too_deep")
 
 
 def _has_plain_keys(value: Any) -> bool:
