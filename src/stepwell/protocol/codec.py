@@ -41,17 +41,15 @@ _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 def decode(raw: bytes | str) -> Any:
-    """The value of a JSON text. Raises `ProtocolError` where it is not JSON.
+    """The value of a JSON text. Raises `ProtocolError` where it is not JSON, or too deep.
 
     Half a surrogate pair, which JavaScript and Python write when a text was cut inside an emoji, is read as U+FFFD.
     """
-    return _decode(_decoder, raw)
+    return _decode(_decoder, raw.encode("utf-8", "surrogatepass") if isinstance(raw, str) else raw)
 
 
 def canonicalize(raw: bytes) -> Json:
     """The canonical text of a JSON text. Raises `ProtocolError` where it is not JSON, or too deep."""
-    if raw.count(b"[") + raw.count(b"{") > NESTING_MAX:
-        _check_nesting(raw)
     try:
         value = _decode(_plain_decoder, raw)
     except _UnusualFloat:
@@ -157,13 +155,14 @@ def _plain_float(spelling: str) -> float | int:
 _plain_decoder = msgspec.json.Decoder(float_hook=_plain_float)
 
 
-def _decode(decoder: msgspec.json.Decoder[Any], raw: bytes | str) -> Any:
+def _decode(decoder: msgspec.json.Decoder[Any], raw: bytes) -> Any:
+    if raw.count(b"[") + raw.count(b"{") > NESTING_MAX:
+        _check_nesting(raw)
     try:
         return decoder.decode(raw)
     except _BAD as error:
-        whole = raw.encode("utf-8", "surrogatepass") if isinstance(raw, str) else raw
-        mended = _ESCAPE.sub(_mend, whole)
-        if mended != whole:
+        mended = _ESCAPE.sub(_mend, raw)
+        if mended != raw:
             return _decode(decoder, mended)
         raise ProtocolError(f"not valid JSON: {error}") from None
 

@@ -38,13 +38,15 @@ def parse_duration_ms(text: str) -> int:
     return ms
 
 
-def format_duration(ms: int) -> str:
-    """The shortest exact form in the units that every SDK reads: `1h30m`, `90s` as `1m30s`, `1500ms`."""
+def format_duration(ms: int, *, days: bool = True) -> str:
+    """The shortest exact form: `1h30m`, `90s` as `1m30s`, `1500ms`. Without `days` for readers that know no such unit."""
     if ms % 1000:
         return f"{ms}ms"
     seconds = ms // 1000
     parts = []
     for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        if unit == "d" and not days:
+            continue
         count, seconds = divmod(seconds, size)
         if count:
             parts.append(f"{count}{unit}")

@@ -10,6 +10,7 @@ import msgspec
 from stepwell.errors import ProtocolError
 from stepwell.protocol.codec import Json, canonicalize, decode, text
 from stepwell.protocol.durations import format_duration, parse_due_ms
+from stepwell.protocol.durations import parse_date_ms as parse_date_ms
 from stepwell.protocol.failures import normal_error
 
 OPCODES = frozenset(

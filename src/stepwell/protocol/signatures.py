@@ -6,7 +6,13 @@ import hashlib
 import hmac
 import re
 
-_PREFIX = re.compile(r"^signkey-[A-Za-z0-9_]+-")
+from stepwell.errors import UsageError
+
+AGE_MAX_S = 300
+"""How far a signature's time may be from now; JavaScript's SDK holds servers to the same."""
+
+_PREFIX = re.compile(r"signkey-[A-Za-z0-9_]+-")
+_SIGNATURE = re.compile(r"t=([0-9]{1,12})&s=([0-9a-f]{64})")
 
 
 def split_key(key: str) -> tuple[str, str]:
@@ -15,33 +21,46 @@ def split_key(key: str) -> tuple[str, str]:
     return (match[0], key[match.end() :]) if match else ("", key)
 
 
-def hash_key(key: str) -> str:
-    """What is presented as a bearer: the prefix and the hash of the decoded hex. Raises `ValueError` for a key that is no hex."""
+def check_key(key: str) -> None:
+    """Raise `UsageError` for what cannot be a signing key; the message does not repeat it."""
+    try:
+        usable = bool(bytes.fromhex(split_key(key)[1])) and " " not in key
+    except ValueError:
+        usable = False
+    if not usable:
+        raise UsageError("the signing key is not usable: it must be an even number of hex digits, perhaps behind signkey-…-")
+
+
+def bearer_hash(key: str) -> str:
+    """What is presented as a bearer: the prefix and the hash of the decoded hex. Raises `UsageError` as `check_key`."""
+    check_key(key)
     prefix, remainder = split_key(key)
     return prefix + hashlib.sha256(bytes.fromhex(remainder)).hexdigest()
 
 
-def is_authorized(header: str | None, key: str | None) -> bool:
-    """Whether an `Authorization` header shows the key, raw or hashed, with or without its prefix. No key: everybody is."""
+def is_authorized(header: str | None, key: str | None, fallback: str | None = None) -> bool:
+    """Whether an `Authorization` header shows a key, raw or hashed, with or without its prefix. No key: everybody is."""
     if not key:
         return True
-    if not header or not header.lower().startswith("bearer "):
+    scheme, _, presented = (header or "").partition(" ")
+    if scheme.lower() != "bearer":
         return False
-    presented = split_key(header[7:].strip())[1]
-    wanted = split_key(key)[1], split_key(hash_key(key))[1]
-    return any(hmac.compare_digest(presented.encode(), good.encode()) for good in wanted)
+    shown = split_key(presented.strip())[1].encode("utf-8", "surrogatepass")
+    good = [form for known in (key, fallback) if known for form in (split_key(known)[1], split_key(bearer_hash(known))[1])]
+    return any(hmac.compare_digest(shown, form.encode()) for form in good)
 
 
 def sign(body: bytes, key: str, now_s: int) -> str:
-    """The `X-Inngest-Signature` of a body."""
-    stamp = str(now_s)
-    digest = hmac.new(split_key(key)[1].encode(), body + stamp.encode(), hashlib.sha256).hexdigest()
-    return f"t={stamp}&s={digest}"
+    """The `X-Inngest-Signature` of a body, which is signed as it is: a call's body is canonical already."""
+    mac = hmac.new(split_key(key)[1].encode(), body, hashlib.sha256)
+    mac.update(b"%d" % now_s)
+    return f"t={now_s}&s={mac.hexdigest()}"
 
 
-def verify(body: bytes, signature: str | None, key: str, now_s: int, *, age_max_s: int = 300) -> bool:
-    """Whether the signature is this key's over this body, and not older or newer than `age_max_s`."""
-    match = re.fullmatch(r"t=(\d+)&s=([0-9a-f]+)", signature or "")
+def verify(body: bytes, signature: str | None, key: str, now_s: int, *, fallback: str | None = None, age_max_s: int = AGE_MAX_S) -> bool:
+    """Whether the signature is over this body, with the key or the fallback, and its time at most `age_max_s` from now."""
+    match = _SIGNATURE.fullmatch(signature or "")
     if match is None or abs(now_s - int(match[1])) > age_max_s:
         return False
-    return hmac.compare_digest(sign(body, key, int(match[1])), match[0])
+    keys = [key] if fallback is None else [key, fallback]
+    return any(hmac.compare_digest(sign(body, known, int(match[1])), match[0]) for known in keys)
