@@ -54,6 +54,11 @@ def parse_cron(text: str) -> Cron:
     return Cron(zone, " ".join(_normal(field, part, text) for field, part in zip(_FIELDS, fields, strict=True)))
 
 
+def check_cron(text: str) -> None:
+    """Raise `ProtocolError` for what is no cron line."""
+    parse_cron(text)
+
+
 def _check_zone(zone: str, text: str) -> None:
     try:
         ZoneInfo(zone)

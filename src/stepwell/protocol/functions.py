@@ -6,8 +6,15 @@ The configurations are in `config`, how one is read in `config_reader`, the regi
 from __future__ import annotations
 
 from stepwell.protocol.config import (
+    BATCH_SIZE_MAX,
+    CANCEL_MAX,
+    CONCURRENCY_MAX,
+    DAY_MS,
+    NAME_CHARS_MAX,
+    PRIORITY_MAX_S,
     RETRIES_DEFAULT,
     RETRIES_MAX,
+    TRIGGERS_MAX,
     Batch,
     Cancel,
     Concurrency,
@@ -22,11 +29,20 @@ from stepwell.protocol.config import (
     config_from_json,
     config_json,
 )
-from stepwell.protocol.registration import encode_function, encode_registration, parse_functions, parse_registration, registration_of
+from stepwell.protocol.config_reader import check_event_pattern
+from stepwell.protocol.cron import check_cron
+from stepwell.protocol.registration import encode_function, encode_registration, parse_functions, parse_registration, registration
 
 __all__ = [
+    "BATCH_SIZE_MAX",
+    "CANCEL_MAX",
+    "CONCURRENCY_MAX",
+    "DAY_MS",
+    "NAME_CHARS_MAX",
+    "PRIORITY_MAX_S",
     "RETRIES_DEFAULT",
     "RETRIES_MAX",
+    "TRIGGERS_MAX",
     "Batch",
     "Cancel",
     "Concurrency",
@@ -38,11 +54,13 @@ __all__ = [
     "Throttle",
     "Timeouts",
     "Trigger",
+    "check_cron",
+    "check_event_pattern",
     "config_from_json",
     "config_json",
     "encode_function",
     "encode_registration",
     "parse_functions",
     "parse_registration",
-    "registration_of",
+    "registration",
 ]

@@ -32,12 +32,18 @@ def parse_registration(body: bytes) -> Registration:
     sdk = _text(fields, "sdk")
     if not sdk and "sdk_language" in fields:
         sdk = f"{_text(fields, 'sdk_language')}:v{_text(fields, 'sdk_version')}"
-    functions = _functions(fields.get("functions", []))
-    return registration_of(app_name, _text(fields, "url"), sdk, _text(fields, "framework"), functions, _text(fields, "appVersion"))
+    return registration(
+        app_name=app_name,
+        url=_text(fields, "url"),
+        sdk=sdk,
+        framework=_text(fields, "framework"),
+        app_version=_text(fields, "appVersion"),
+        functions=_functions(fields.get("functions", [])),
+    )
 
 
-def registration_of(
-    app_name: str, url: str, sdk: str, framework: str, functions: Sequence[FunctionConfig], app_version: str = ""
+def registration(
+    *, app_name: str, url: str, sdk: str, framework: str = "", app_version: str = "", functions: Sequence[FunctionConfig]
 ) -> Registration:
     """A registration of these parts, with their checksum. Raises `ProtocolError` where two functions have the same id."""
     doubled = next((slug for slug, count in Counter(config.id for config in functions).items() if count > 1), None)
