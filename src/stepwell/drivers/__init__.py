@@ -1,0 +1,1 @@
+"""How a call reaches user code: in this process, in a child process, over HTTP. One method each; nothing of store or engine."""

@@ -1,0 +1,131 @@
+"""The engine in one's own process: `async with app.engine(db="stepwell.db")`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from stepwell.drivers.local import LocalDriver
+from stepwell.engine.inputs import AppSynced, RunCancelled, RunRerun
+from stepwell.engine.model import Run, Step
+from stepwell.engine.registry import Settings
+from stepwell.errors import NotFound, StepError
+from stepwell.protocol.codec import decode
+from stepwell.protocol.events import parse_events
+from stepwell.runtime.node import Node
+from stepwell.sdk.app import App
+from stepwell.sdk.durations import Duration, duration_ms
+from stepwell.store.base import Store
+from stepwell.store.memory import MemoryStore
+from stepwell.store.sqlite import SqliteStore
+
+DRAIN_S = 10.0
+
+
+class Engine:
+    """A running engine with one app in it."""
+
+    def __init__(self, app: App, node: Node) -> None:
+        self._app, self.node = app, node
+
+    async def send(self, body: bytes) -> list[str]:
+        """Store and route the events of a request body; returns their internal ids. Raises `ProtocolError` for a bad one."""
+        fresh_id = self.node.new_id
+        parsed = parse_events(body, received_ms=self.node.clock.now_ms(), new_id=lambda n: fresh_id())
+        ids = await self.node.send(parsed.events, fresh=True) if parsed.events else ()
+        if parsed.error is not None:
+            raise parsed.error
+        return list(ids)
+
+    async def runs_of(self, event_id: str) -> tuple[Run, ...]:
+        """The runs that an event started."""
+        return await self.node.reader.runs_of_event(event_id, 1000)
+
+    async def run(self, run_id: str) -> Run:
+        """A run as it stands. Raises `NotFound`."""
+        run = await self.node.reader.run(run_id)
+        if run is None:
+            raise NotFound(f"there is no run {run_id!r}")
+        return run
+
+    async def steps_of(self, run_id: str) -> tuple[Step, ...]:
+        """A run's steps."""
+        return await self.node.reader.steps(run_id)
+
+    async def ended(self, run_id: str, timeout: Duration = "60s") -> Run:
+        """Wait for a run's end. Raises `TimeoutError`."""
+        ending = self.node.run_end(run_id)
+        run = await self.run(run_id)
+        if run.ended_ms is None:
+            async with asyncio.timeout(duration_ms(timeout, "timeout") / 1000):
+                await ending
+            run = await self.run(run_id)
+        return run
+
+    async def output(self, run_id: str, timeout: Duration = "60s") -> Any:
+        """Wait for a run's end and return its output. Raises `StepError` with the error of a run that failed."""
+        run = await self.ended(run_id, timeout)
+        value = None if run.output is None else decode(run.output)
+        if run.status != "completed":
+            error = value if isinstance(value, dict) else {}
+            name, message = str(error.get("name", run.status)), str(error.get("message", f"the run was {run.status}"))
+            raise StepError(name, message, error.get("stack"))
+        return value
+
+    async def cancel(self, run_id: str) -> None:
+        """End a run."""
+        await self.node.submit(RunCancelled(run_id, "the program asked for it"))
+
+    async def rerun(self, run_id: str) -> str:
+        """Run it again with the same events; returns the new run's id."""
+        new_id: str = await self.node.submit(RunRerun(run_id, self.node.new_id()))
+        return new_id
+
+
+@asynccontextmanager
+async def engine(
+    app: App,
+    *,
+    db: str | Path | None = None,
+    store: Store | None = None,
+    retry_interval: Duration | None = None,
+    calls_max: int = 256,
+) -> AsyncIterator[Engine]:
+    """Run the app's functions here, over a database file (`db`), or in memory.
+
+    `retry_interval` replaces the backoff table; `calls_max` is how many calls run at a time. At the end, calls that are out get
+    some seconds to come back; what is not done goes on when the file is opened again.
+    """
+    driver = LocalDriver()
+    driver.add(app.name, app.executor)
+    settings = Settings(retry_interval_ms=None if retry_interval is None else duration_ms(retry_interval, "retry_interval"))
+    closing: set[asyncio.Task[None]] = set()
+
+    def forget(run_id: str) -> None:
+        if app.executor.parked:
+            task = asyncio.ensure_future(app.executor.forget(run_id))
+            closing.add(task)
+            task.add_done_callback(closing.discard)
+
+    node = Node(
+        store or (MemoryStore() if db is None else SqliteStore(db)),
+        drivers={"local": driver.call},
+        settings=settings,
+        node_id="embedded",
+        calls_max=calls_max,
+        on_run_ended=forget,
+    )
+    running = Engine(app, node)
+    await node.start()
+    try:
+        await node.submit(AppSynced(app.registration(), "local"))
+        app._engine = running
+        yield running
+    finally:
+        app._engine = None
+        await node.drain(DRAIN_S)
+        await app.executor.close()
+        await node.stop()

@@ -1,0 +1,1 @@
+"""HTTP and sockets: I/O without knowledge of ours."""

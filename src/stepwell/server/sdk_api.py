@@ -1,0 +1,213 @@
+"""What SDKs and their tools call: registration, `/dev`, large payloads, and the read APIs of `/v0` and `/v1` (§1.6, §3, §4.10, §7)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from stepwell.engine.inputs import AppSynced, RunCancelled, Synced
+from stepwell.engine.model import EventRow
+from stepwell.errors import NotFound, ProtocolError
+from stepwell.protocol.calls import encode_steps
+from stepwell.protocol.events import Event
+from stepwell.protocol.functions import Registration, parse_registration
+from stepwell.protocol.ids import is_ulid
+from stepwell.protocol.durations import parse_date_ms
+from stepwell.runtime.bodies import event_bodies, told
+from stepwell.runtime.node import Node
+from stepwell.server.auth import Keys
+from stepwell.server.http import json_response
+from stepwell.server.shapes import sdk_event, sdk_run, time_text
+
+EVENTS_DEFAULT, EVENTS_MAX = 20, 50
+RUNS_OF_EVENT_MAX = 1000
+VERSION = "0.1.0-stepwell"
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class SdkApi:
+    """The routes over a node. `kind` is `dev` or `cloud`."""
+
+    def __init__(self, node: Node, keys: Keys, kind: str, *, urls: tuple[str, ...] = (), discovers: bool = False) -> None:
+        self._node, self._keys, self._kind, self._urls, self._discovers = node, keys, kind, urls, discovers
+
+    def routes(self) -> list[BaseRoute]:
+        """All of them."""
+        signed = self._signed
+        return [
+            Route("/health", self.health),
+            Route("/ready", self.health),
+            Route("/dev", signed(self.dev)),
+            Route("/fn/register", signed(self.register), methods=["POST", "PUT"]),
+            Route("/v0/runs/{run_id}/actions", signed(self.actions)),
+            Route("/v0/runs/{run_id}/batch", signed(self.batch)),
+            Route("/v0/runs/{run_id}", signed(self.cancel_v0), methods=["DELETE"]),
+            Route("/v1/events", signed(self.events)),
+            Route("/v1/events/{event_id}", signed(self.event)),
+            Route("/v1/events/{event_id}/runs", signed(self.runs_of_event)),
+            Route("/v1/runs/{run_id}", signed(self.run)),
+            Route("/v1/runs/{run_id}", signed(self.cancel), methods=["DELETE"]),
+        ]
+
+    def _signed(self, handler: Handler) -> Handler:
+        async def checked(request: Request) -> Response:
+            if not self._keys.takes_signing_key(request.headers.get("authorization")):
+                raise ProtocolError("the signing key is missing or wrong: send it as Authorization: Bearer …", 401)
+            return await handler(request)
+
+        return checked
+
+    async def health(self, request: Request) -> Response:
+        """Whether the server answers."""
+        return json_response({"status": 200, "message": "OK"})
+
+    async def dev(self, request: Request) -> Response:
+        """What this server is and which functions it knows; of a dev server only (§1.6)."""
+        if self._kind == "cloud":
+            raise NotFound("this server is not a dev server")
+        functions = [
+            {
+                "id": function.row.uuid,
+                "slug": function.id,
+                "name": function.row.name,
+                "triggers": [
+                    {"cron": trigger.cron} if trigger.cron else {"event": trigger.event, **({"expression": trigger.expression} if trigger.expression else {})}
+                    for trigger in function.config.triggers
+                ],
+                "steps": [{"id": "step", "name": "step", "uri": function.config.url}],
+            }
+            for function in self._node.registry.functions.values()
+            if not function.row.archived
+        ]
+        return json_response(
+            {
+                "version": VERSION,
+                "startOpts": {"autodiscover": self._discovers, "urls": list(self._urls)},
+                "functions": functions,
+                "handlers": [],
+                "isSingleNodeService": True,
+                "isMissingSigningKey": self._keys.signing_key is None,
+                "isMissingEventKeys": not self._keys.event_keys,
+                "features": {},
+            }
+        )
+
+    async def register(self, request: Request) -> Response:
+        """An app tells its functions (§3.1)."""
+        expected = request.headers.get("x-inngest-expected-server-kind")
+        if expected and expected != self._kind:
+            raise ProtocolError(f"the app expects a {expected} server, and this one is {self._kind}: set the app's mode (INNGEST_DEV) to fit")
+        synced = await self.sync(parse_registration(await request.body()), "http")
+        return json_response({"ok": True, "modified": synced.modified, "sync_id": synced.sync_id, "app_id": synced.app_id})
+
+    async def sync(self, registration: Registration, driver: str) -> Synced:
+        """Take a registration in."""
+        missing = [config.id for config in registration.functions if driver == "http" and not config.url]
+        if missing:
+            raise ProtocolError(f"function {missing[0]!r} has no runtime.url: the server would not know where to call it")
+        synced: Synced = await self._node.submit(AppSynced(registration, driver))
+        return synced
+
+    async def actions(self, request: Request) -> Response:
+        """The memoised steps of a run, for calls whose body would be too large (§4.10)."""
+        run_id = await self._live(request)
+        memos = {step.id: step.memo for step in await self._node.reader.steps(run_id) if step.memo is not None}
+        return Response(encode_steps(memos), media_type="application/json")
+
+    async def batch(self, request: Request) -> Response:
+        """The events of a run, for the same."""
+        run = await self._node.reader.run(await self._live(request))
+        assert run is not None
+        return Response(b"[" + b",".join(await event_bodies(self._node.reader, run)) + b"]", media_type="application/json")
+
+    async def _live(self, request: Request) -> str:
+        run_id: str = request.path_params["run_id"]
+        if not is_ulid(run_id):
+            raise ProtocolError(f"{run_id!r} is no run id", 400)
+        run = await self._node.reader.run(run_id)
+        if run is None or run.ended_ms is not None:
+            raise ProtocolError(f"the state of run {run_id} is gone: it has ended, or never was", 410)
+        return run_id
+
+    async def cancel_v0(self, request: Request) -> Response:
+        """Cancel a run; 204, also where it was cancelled already (§7.2)."""
+        await self._node.submit(RunCancelled(request.path_params["run_id"], "API"))
+        return Response(status_code=204)
+
+    async def cancel(self, request: Request) -> Response:
+        """Cancel a run (§7.1)."""
+        await self._node.submit(RunCancelled(request.path_params["run_id"], "API"))
+        return Response(status_code=200)
+
+    async def events(self, request: Request) -> Response:
+        """Events, newest first."""
+        query = request.query_params
+        rows = await self._node.reader.events(
+            limit=whole(query.get("limit"), "limit", EVENTS_DEFAULT, EVENTS_MAX),
+            cursor=query.get("cursor"),
+            name=query.get("name"),
+            received_after_ms=date_ms(query.get("received_after"), "received_after"),
+            received_before_ms=date_ms(query.get("received_before"), "received_before"),
+        )
+        return self._data([sdk_event(await self.full(row)) for row in rows])
+
+    async def event(self, request: Request) -> Response:
+        """One event by its internal id."""
+        event_id: str = request.path_params["event_id"]
+        if not is_ulid(event_id):
+            raise ProtocolError(f"{event_id!r} is no event id: use the id that the send was answered with", 400)
+        row = await self._node.reader.event(event_id)
+        if row is None:
+            raise NotFound(f"there is no event {event_id}")
+        return self._data(sdk_event(await self.full(row)))
+
+    async def full(self, row: EventRow) -> Event:
+        """The event of a row, a lifecycle event's data built from its run."""
+        if row.run_id is not None:
+            return await told(self._node.reader, row)
+        fields = {name: getattr(row, name) for name in ("name", "data", "user", "ts", "v", "meta", "received_ms")}
+        return Event(internal_id=row.id, id=row.key, **fields)
+
+    async def runs_of_event(self, request: Request) -> Response:
+        """The runs that an event started; empty while there are none."""
+        runs = await self._node.reader.runs_of_event(request.path_params["event_id"], RUNS_OF_EVENT_MAX)
+        return self._data([sdk_run(run) for run in runs])
+
+    async def run(self, request: Request) -> Response:
+        """One run, with its output."""
+        run_id: str = request.path_params["run_id"]
+        if not is_ulid(run_id):
+            raise ProtocolError(f"{run_id!r} is no run id", 400)
+        run = await self._node.reader.run(run_id)
+        if run is None:
+            raise NotFound(f"there is no run {run_id}")
+        return self._data(sdk_run(run))
+
+    def _data(self, value: Any) -> Response:
+        return json_response({"data": value, "metadata": {"fetched_at": time_text(self._node.clock.now_ms())}})
+
+
+def whole(text: str | None, name: str, default: int, most: int) -> int:
+    """A query's whole number, from 1 to `most`. Raises `ProtocolError`."""
+    if text is None:
+        return default
+    if not text.isdigit() or not 1 <= int(text) <= most:
+        raise ProtocolError(f"{name} is {text!r}; it must be a whole number from 1 to {most}")
+    return int(text)
+
+
+def date_ms(text: str | None, name: str) -> int | None:
+    """A query's date. Raises `ProtocolError`."""
+    if text is None:
+        return None
+    ms = parse_date_ms(text)
+    if ms is None:
+        raise ProtocolError(f"{name} is {text!r}; it must be a date like 2026-01-31T08:00:00Z")
+    return ms
+
+
