@@ -131,6 +131,11 @@ class Node:
         finally:
             self._fail_all(StoreUnavailable("the node has stopped"))
 
+    def failed(self) -> asyncio.Future[None]:
+        """Done when the node's loops have ended, which they do only at `stop`, or by a failure."""
+        assert self._root is not None
+        return self._root
+
     async def drain(self, deadline_s: float) -> bool:
         """Claim no more and wait for the calls that are out, so long at most. Says whether all came back."""
         self._dispatcher.close()

@@ -76,7 +76,7 @@ def _starlette(sdk_api: SdkApi, admin_api: AdminApi) -> AsgiApp:
 
     if (ui / "index.html").is_file():
         routes += [Route("/", index), Mount("/ui", StaticFiles(directory=str(ui)))]
-    handlers = dict.fromkeys(ERRORS, on_error)
+    handlers = dict.fromkeys((*ERRORS, Exception), on_error)
     return Starlette(routes=routes, exception_handlers=handlers)  # type: ignore[return-value, arg-type]
 
 

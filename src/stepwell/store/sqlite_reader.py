@@ -51,22 +51,22 @@ class SqliteReader:
             self._connections.append(connection)
         return connection
 
-    async def _ask(self, name: str, parameters: Mapping[str, object], read: Callable[[list[Any]], Any]) -> Any:
-        def query() -> Any:
+    async def _ask(self, query: str, parameters: Mapping[str, object], read: Callable[[list[Any]], Any]) -> Any:
+        def run() -> Any:
             connection = self._connection()
             until = time.monotonic() + QUERY_S_MAX
             connection.set_progress_handler(lambda: int(time.monotonic() > until), PROGRESS_STEPS)
             try:
-                return read(connection.execute(STATEMENTS[name].text, parameters).fetchall())
+                return read(connection.execute(STATEMENTS[query].text, parameters).fetchall())
             except sqlite3.OperationalError as error:
                 what = f"took longer than {QUERY_S_MAX:g} s" if "interrupted" in str(error) else f"failed: {error}"
-                raise StoreUnavailable(f"the query {name!r} {what}") from None
+                raise StoreUnavailable(f"the query {query!r} {what}") from None
 
-        return await asyncio.get_running_loop().run_in_executor(self._pool, query)
+        return await asyncio.get_running_loop().run_in_executor(self._pool, run)
 
-    async def _rows(self, table: str, name: str, **parameters: object) -> tuple[Any, ...]:
+    async def _rows(self, table: str, query: str, /, **parameters: object) -> tuple[Any, ...]:
         row_of = CODECS[table].row_of
-        rows: tuple[Any, ...] = await self._ask(name, parameters, lambda found: tuple(row_of(values) for values in found))
+        rows: tuple[Any, ...] = await self._ask(query, parameters, lambda found: tuple(row_of(values) for values in found))
         return rows
 
     async def catalogue(self) -> Catalogue:

@@ -1,0 +1,127 @@
+"""A server process: a node, its drivers and its HTTP, from start to a drained end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import uvicorn
+
+from stepwell.drivers.http import HttpDriver
+from stepwell.engine.registry import Settings
+from stepwell.errors import UsageError
+from stepwell.net.http_client import Pool
+from stepwell.runtime.node import Node
+from stepwell.server.app import Server
+from stepwell.server.auth import Keys
+from stepwell.server.discovery import Discovery
+from stepwell.server.sdk_api import SdkApi
+from stepwell.store.sqlite import SqliteStore
+
+DRAIN_S = 10.0
+SWITCH_INTERVAL_S = 0.0005
+"""How soon a thread that waits for the interpreter gets it: the writer's commits must not wait for a busy event loop."""
+
+
+class HostOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What `stepwell dev` and `stepwell start` are told. `kind` is `dev` or `cloud`; `poll_s` `None` means no polling."""
+
+    kind: str
+    db: Path
+    host: str = "127.0.0.1"
+    port: int = 8288
+    urls: tuple[str, ...] = ()
+    discover: bool = False
+    poll_s: float | None = None
+    retry_interval_ms: int | None = None
+    keys: Keys = Keys()
+    drain_s: float = DRAIN_S
+
+
+class _Uvicorn(uvicorn.Server):
+    """uvicorn without signal handlers: the host has its own."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave them alone."""
+        yield
+
+
+async def run_host(options: HostOptions, say: Callable[[str], None] = print, on_ready: Callable[[Node, str], object] | None = None) -> None:
+    """Serve until SIGINT or SIGTERM, then drain and stop. Says the address when requests are answered."""
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    listener = bound(options.host, options.port)
+    pool = Pool()
+    driver = HttpDriver(pool, kind=options.kind, signing_key=options.keys.signing_key)
+    node = Node(
+        SqliteStore(options.db),
+        drivers={"http": driver.call},
+        settings=Settings(retry_interval_ms=options.retry_interval_ms),
+        node_id=socket.gethostname(),
+    )
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopping.set)
+    try:
+        await node.start()
+    except BaseException:
+        listener.close()
+        raise
+    hosts = frozenset() if options.host in ("127.0.0.1", "::1", "localhost") else frozenset((options.host,))
+    sdk_api = SdkApi(node, options.keys, options.kind, urls=options.urls, discovers=options.discover)
+    server = Server(node, options.keys, options.kind, sdk_api=sdk_api, hosts=hosts)
+    http = _Uvicorn(uvicorn.Config(server, lifespan="off", log_level="warning", access_log=False, timeout_graceful_shutdown=3))
+    serving = asyncio.create_task(http.serve(sockets=[listener]))
+    discovery = Discovery(node, sdk_api, pool, kind=options.kind, signing_key=options.keys.signing_key, say=say)
+    watching = asyncio.create_task(discovery.watch(options.urls, poll_s=options.poll_s, discover=options.discover))
+    try:
+        while not http.started and not serving.done():
+            await asyncio.sleep(0.005)
+        address = f"http://{shown_host(options.host)}:{listener.getsockname()[1]}"
+        say(f"Stepwell is ready: {address}")
+        if on_ready is not None:
+            on_ready(node, address)
+        # A search for apps may end by itself; one that fails ends the server, visibly, as every other part does.
+        parts = [asyncio.ensure_future(stopping.wait()), serving, node.failed()]
+        searching: list[asyncio.Task[None]] = [watching]
+        while not any(part.done() for part in parts):
+            await asyncio.wait([*parts, *searching], return_when=asyncio.FIRST_COMPLETED)
+            if watching.done() and searching:
+                searching.clear()
+                watching.result()
+    finally:
+        watching.cancel()
+        if not await node.drain(options.drain_s):
+            say(f"{node.calls_out} calls did not come back within {options.drain_s:g} s; they are made again at the next start")
+        http.should_exit = True
+        await asyncio.gather(serving, watching, return_exceptions=True)
+        await node.stop()
+        await pool.close()
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises `UsageError` where the port is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise UsageError(f"port {port} of {host} cannot be used: {error.strerror}. Choose another with --port; --port 0 finds a free one") from None
+    listener.listen(2048)
+    return listener
+
+
+def shown_host(host: str) -> str:
+    """The host as it is put into an address."""
+    if host in ("0.0.0.0", "::"):
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
