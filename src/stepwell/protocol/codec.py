@@ -3,7 +3,7 @@
 Canonical bytes come from msgspec's sorted encoder wherever that writes what RFC 8785 asks for; a value with unusual floats, or with
 keys beyond the Basic Multilingual Plane, takes the slow path, which writes numbers as ECMAScript does and sorts keys by UTF-16 code
 units. A number keeps its value, not its spelling: `1.0` and `1e0` become `1`, `-0.0` becomes `0`. Whole numbers of any size written
-without point and exponent are kept as they came, though JavaScript would round those beyond 2^53 (`first_unsafe_integer`).
+without point and exponent are kept as they came, though others would round those beyond 2^53 (`first_unsafe_integer`).
 """
 
 from __future__ import annotations
@@ -101,7 +101,10 @@ def join_object(fields: dict[str, msgspec.Raw]) -> Json:
 
 
 def first_unsafe_integer(json_text: Json) -> str | None:
-    """The first whole number that a JavaScript program would change, and with it the signature of a body; `None` for none."""
+    """The first whole number that an app would change which reads numbers as doubles; `None` for none.
+
+    The public SDKs for JavaScript and Python do so before they verify a signed body, and would refuse it.
+    """
     for match in _STRING_OR_LONG_NUMBER.finditer(json_text):
         if match[1] is not None and abs(int(match[1])) > INTEGER_SAFE_MAX and number(float(match[1])) != match[1].decode():
             return match[1].decode()
