@@ -18,6 +18,7 @@ from stepwell.protocol.events import parse_events
 from stepwell.runtime.node import Node
 from stepwell.sdk.app import App
 from stepwell.sdk.durations import Duration, duration_ms
+from stepwell.sdk.replay import Executor
 from stepwell.store.base import Store
 from stepwell.store.memory import MemoryStore
 from stepwell.store.sqlite import SqliteStore
@@ -100,13 +101,14 @@ async def engine(
     some seconds to come back; what is not done goes on when the file is opened again.
     """
     driver = LocalDriver()
-    driver.add(app.name, app.executor)
+    executor = Executor(app)
+    driver.add(app.name, executor)
     settings = Settings(retry_interval_ms=None if retry_interval is None else duration_ms(retry_interval, "retry_interval"))
     closing: set[asyncio.Task[None]] = set()
 
     def forget(run_id: str) -> None:
-        if app.executor.parked:
-            task = asyncio.ensure_future(app.executor.forget(run_id))
+        if executor.holds(run_id):
+            task = asyncio.ensure_future(executor.forget(run_id))
             closing.add(task)
             task.add_done_callback(closing.discard)
 
@@ -127,5 +129,5 @@ async def engine(
     finally:
         app._engine = None
         await node.drain(DRAIN_S)
-        await app.executor.close()
+        await executor.close()
         await node.stop()

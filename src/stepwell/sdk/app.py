@@ -274,11 +274,11 @@ class App:
 
     # Running.
 
-    def engine(self, *, db: str | os.PathLike[str] = "stepwell.db", **options: Any) -> AbstractAsyncContextManager[Any]:
-        """The engine in this process, over a database file: `async with app.engine(db="stepwell.db"): …`."""
+    def engine(self, *, db: str | os.PathLike[str] | None = "stepwell.db", **options: Any) -> AbstractAsyncContextManager[Any]:
+        """The engine in this process, over a database file: `async with app.engine(db="stepwell.db"): …`; `None` keeps all in memory."""
         found = list(importlib.metadata.entry_points(group="stepwell.embedded", name="engine"))
         make = found[0].load() if found else importlib.import_module("stepwell.embedded").engine
-        return cast(AbstractAsyncContextManager[Any], make(self, db=os.fspath(db), **options))
+        return cast(AbstractAsyncContextManager[Any], make(self, db=None if db is None else os.fspath(db), **options))
 
     def __repr__(self) -> str:
         return f"<app {self.name}>"
