@@ -1,23 +1,26 @@
 """Durable background jobs and workflows: an `App` with functions, cut into steps that are checkpointed, retried and replayable."""
 
 from stepwell.errors import (
+    CallError,
     Cancelled,
     Error,
     InvokeError,
     NonRetriableError,
+    NotFound,
     ProtocolError,
     RetryAfterError,
     StepError,
     UsageError,
     WorkerDied,
 )
-from stepwell.sdk.app import App
-from stepwell.sdk.context import Context
+from stepwell.sdk import VERSION as __version__
+from stepwell.sdk.app import App, Function
+from stepwell.sdk.context import Context, SyncContext
+from stepwell.sdk.event import Event, ReceivedEvent
 from stepwell.sdk.options import (
     Batch,
     Concurrency,
     Debounce,
-    Event,
     RateLimit,
     Singleton,
     Throttle,
@@ -31,27 +34,31 @@ from stepwell.sdk.serve import serve
 __all__ = [
     "App",
     "Batch",
+    "CallError",
     "Cancelled",
     "Concurrency",
     "Context",
     "Debounce",
     "Error",
     "Event",
+    "Function",
     "InvokeError",
     "NonRetriableError",
+    "NotFound",
     "ProtocolError",
     "RateLimit",
+    "ReceivedEvent",
     "RetryAfterError",
     "Singleton",
     "StepError",
+    "SyncContext",
     "Throttle",
     "Timeouts",
     "UsageError",
     "WorkerDied",
+    "__version__",
     "cancel",
     "cron",
     "on",
     "serve",
 ]
-
-__version__ = "0.1.0"

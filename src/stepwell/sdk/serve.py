@@ -1,25 +1,30 @@
 """An app behind HTTP: an ASGI handler that speaks the protocol's three verbs (inngest-protocol §3, §4).
 
-`GET` introspects, `PUT` registers with the server, `POST` advances a run. In cloud mode (a signing key is set) calls and syncs must be
-signed.
+`GET` introspects, `PUT` registers the app with the server, `POST` advances a run. In cloud mode all three must be signed. Dev mode is
+what `STEPWELL_DEV` says; where it says nothing, an app without a signing key whose server is on this machine.
 """
 
 from __future__ import annotations
 
-import asyncio
+import hashlib
+import ipaddress
 import os
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlencode, urlsplit
 
-from stepwell.errors import Error, ProtocolError, UsageError
-from stepwell.protocol.calls import decode_call, encode_answer, failed
-from stepwell.protocol.codec import canonical, decode
-from stepwell.protocol.signatures import hash_key, verify
-from stepwell.sdk.client import URL_DEFAULT
+import msgspec
+
+from stepwell.errors import CallError, ProtocolError, UsageError
+from stepwell.protocol.answers import HANDLED_HEADER, SDK_HEADER, SDK_NAME, encode_answer, failed
+from stepwell.protocol.calls import CallRequest, decode_call
+from stepwell.protocol.codec import Json, canonical, canonicalize, decode
+from stepwell.protocol.failures import error_json
+from stepwell.protocol.registration import encode_registration
+from stepwell.protocol.signatures import bearer_hash, sign, verify
+from stepwell.sdk import VERSION, http
+from stepwell.sdk.client import event_key, server_url
 
 if TYPE_CHECKING:
     from stepwell.sdk.app import App
@@ -27,109 +32,200 @@ if TYPE_CHECKING:
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+Reply = tuple[int, dict[str, str], bytes]
 
-SDK_NAME = "stepwell-py:v0.1.0"
-BODY_BYTES_MAX = 8 * 1024 * 1024
-REGISTER_TIMEOUT_S = 10.0
+SDK = f"{SDK_NAME}:v{VERSION}"
+FRAMEWORK = "asgi"
+BODY_BYTES_MAX = 16 * 1024 * 1024
+SCHEMA_VERSION = "2024-05-24"
 
 
-def serve(app: App, *, signing_key: str | None = None, url: str | None = None) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
-    """The app as an ASGI application: mount it, and sync its URL.
+def serve(app: App, *, url: str | None = None) -> AsgiApp:
+    """The app as an ASGI application: `web.mount("/api/stepwell", stepwell.serve(app))`, then sync its URL.
 
-    `signing_key`: by default the app's, or `STEPWELL_SIGNING_KEY`; without one the app is in dev mode and accepts unsigned calls.
-    `url`: the address the app tells the server, where it differs from the one it is called by.
+    `url`: the address that the server is told, where it differs from the one that requests arrive at (behind a proxy, say);
+    by default `STEPWELL_SERVE_URL`.
     """
-    key = signing_key or app.signing_key or os.environ.get("STEPWELL_SIGNING_KEY") or None
+    handler = _Handler(app, url or os.environ.get("STEPWELL_SERVE_URL") or None)
 
-    async def handler(scope: Scope, receive: Receive, send: Send) -> None:
+    async def asgi(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await _lifespan(receive, send)
-            return
-        if scope["type"] != "http":
-            raise UsageError(f"serve(app) takes HTTP only, not {scope['type']}")
+        elif scope["type"] == "http":
+            status, headers, body = await handler.handle(scope, receive)
+            told = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+            told.append((b"content-length", b"%d" % len(body)))
+            await send({"type": "http.response.start", "status": status, "headers": told})
+            await send({"type": "http.response.body", "body": body})
+        else:
+            raise UsageError(f"serve(app) answers HTTP only, not {scope['type']}")
+
+    return asgi
+
+
+def is_dev(app: App, key: str | None) -> bool:
+    """Whether calls need no signature."""
+    told = os.environ.get("STEPWELL_DEV") or os.environ.get("INNGEST_DEV")
+    if told:
+        return told.strip().lower() not in ("0", "false", "no", "off")
+    return key is None and _is_loopback(server_url(app))
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+class _Handler:
+    """Answers the requests of one app."""
+
+    def __init__(self, app: App, url: str | None) -> None:
+        self._app, self._url = app, url
+        env = os.environ.get
+        self._key = app.signing_key or env("STEPWELL_SIGNING_KEY") or env("INNGEST_SIGNING_KEY") or None
+        self._fallback = env("STEPWELL_SIGNING_KEY_FALLBACK") or env("INNGEST_SIGNING_KEY_FALLBACK") or None
+        self._dev = is_dev(app, self._key)
+
+    async def handle(self, scope: Scope, receive: Receive) -> Reply:
+        """Status, headers and body of the answer to a request."""
+        told = {"content-type": "application/json", SDK_HEADER: SDK, HANDLED_HEADER: "true", "x-inngest-framework": FRAMEWORK}
         try:
             body = await _body(receive)
-            status, headers, answer = await _Serve(app, key, url).handle(scope, body)
+            headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+            self._check_signature(body, headers)
+            status, more, answer = await self._answer(scope, headers, body)
         except ProtocolError as error:
-            status, headers, answer = error.status, {}, canonical({"message": str(error), "status": error.status})
-        told = {"content-type": "application/json", "x-inngest-sdk": SDK_NAME, "x-inngest-framework": "asgi", **headers}
-        await send({"type": "http.response.start", "status": status, "headers": [(k.encode(), v.encode()) for k, v in told.items()]})
-        await send({"type": "http.response.body", "body": answer})
+            status, more, answer = error.status, {}, error_json(error.code or type(error).__name__, str(error))
+        except CallError as error:
+            status, more, answer = 502, {}, error_json(error.code, str(error))
+        told |= more
+        if not self._dev and self._key:
+            told["x-inngest-signature"] = sign(answer, self._key, int(time.time()))
+        return status, told, answer
 
-    return handler
+    def _check_signature(self, body: bytes, headers: dict[str, str]) -> None:
+        if self._dev:
+            return
+        if not self._key:
+            raise ProtocolError("this app has no signing key: set STEPWELL_SIGNING_KEY, or STEPWELL_DEV=1 for development", 500)
+        if not verify(body, headers.get("x-inngest-signature"), self._key, int(time.time()), fallback=self._fallback):
+            raise ProtocolError("Unauthorized", 401)
 
-
-class _Serve:
-    def __init__(self, app: App, key: str | None, url: str | None) -> None:
-        self._app, self._key, self._url = app, key, url
-
-    async def handle(self, scope: Scope, body: bytes) -> tuple[int, dict[str, str], bytes]:
-        """Status, headers and body of the answer."""
-        headers = {name.decode().lower(): value.decode() for name, value in scope["headers"]}
-        signed = self._key is None or verify(body, headers.get("x-inngest-signature"), self._key, int(time.time()))
+    async def _answer(self, scope: Scope, headers: dict[str, str], body: bytes) -> Reply:
+        query = parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
         match scope["method"]:
-            case "GET":
-                return 200, {}, self._introspect(signed)
-            case "PUT" if signed:
-                return await self._register(scope, headers)
-            case "POST" if signed:
-                return await self._call(scope, body)
-            case "PUT" | "POST":
-                raise ProtocolError("Unauthorized", 401)
+            case "GET" | "HEAD":
+                self._check_kind(headers, 403)
+                return 200, {}, canonical(self._inspection())
+            case "PUT":
+                self._check_kind(headers, 400)
+                return await self._sync(scope, headers, query)
+            case "POST" if query.get("probe") == ["trust"]:
+                return 200, {}, b""
+            case "POST":
+                return await self._call(query, body)
             case method:
                 raise ProtocolError(f"{method} is none of GET, PUT and POST", 405)
 
-    def _introspect(self, signed: bool) -> bytes:
-        told: dict[str, Any] = {
-            "function_count": len(self._app.functions),
-            "has_event_key": bool(os.environ.get("STEPWELL_EVENT_KEY")),
+    def _check_kind(self, headers: dict[str, str], status: int) -> None:
+        kind, mode = headers.get("x-inngest-server-kind"), "dev" if self._dev else "cloud"
+        if kind not in (None, "", mode):
+            fix = "set STEPWELL_DEV=1" if kind == "dev" else "set a signing key and STEPWELL_DEV=0"
+            raise ProtocolError(f"the server is in {kind} mode, this app in {mode} mode: {fix}", status)
+
+    # GET.
+
+    def _inspection(self) -> dict[str, Any]:
+        app = self._app
+        key = app.event_key or event_key()
+        return {
+            "api_origin": server_url(app),
+            "app_id": app.name,
+            "authentication_succeeded": None if self._dev else True,
+            "event_api_origin": server_url(app),
+            "event_key_hash": hashlib.sha256(key.encode()).hexdigest(),
+            "framework": FRAMEWORK,
+            "function_count": len(app.functions),
+            "has_event_key": key != "NO_EVENT_KEY_SET",
             "has_signing_key": self._key is not None,
-            "mode": "cloud" if self._key else "dev",
-            "schema_version": "2024-05-24",
-            "authentication_succeeded": signed if self._key else None,
+            "has_signing_key_fallback": self._fallback is not None,
+            "mode": "dev" if self._dev else "cloud",
+            "schema_version": SCHEMA_VERSION,
+            "sdk_language": "py",
+            "sdk_version": VERSION,
         }
-        if signed and self._key:
-            told |= {"app_id": self._app.name, "sdk_language": "py", "sdk_version": "0.1.0"}
-        return canonical(told)
 
-    async def _register(self, scope: Scope, headers: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
-        """Tell the server the app's functions, out of band."""
-        address = self._url or f"{scope.get('scheme', 'http')}://{headers.get('host', 'localhost')}{scope['path']}"
-        api = (os.environ.get("STEPWELL_URL") or URL_DEFAULT).rstrip("/")
-        body = self._app.register_body(address, "asgi")
-        sent = {"content-type": "application/json"}
-        if self._key:
-            sent["authorization"] = f"Bearer {hash_key(self._key)}"
-        if (kind := headers.get("x-inngest-server-kind")) is not None:
+    # PUT.
+
+    async def _sync(self, scope: Scope, headers: dict[str, str], query: dict[str, list[str]]) -> Reply:
+        """Register the app: by a request to the server, or in this answer where the server asks for that and has signed."""
+        told = self._app.registration(self._url or _address(scope, headers), FRAMEWORK)
+        if headers.get("x-inngest-sync-kind") == "in_band" and not self._dev:
+            answer = decode(encode_registration(told))
+            answer |= {"app_id": told.app_name, "inspection": self._inspection(), "sdk_author": "stepwell"}
+            answer |= {"sdk_language": "py", "sdk_version": VERSION}
+            return 200, {"x-inngest-sync-kind": "in_band"}, canonical(answer)
+        sent = {"content-type": "application/json", SDK_HEADER: SDK, "x-inngest-sync-kind": "out_of_band", **self._authorization()}
+        if kind := headers.get("x-inngest-server-kind"):
             sent["x-inngest-expected-server-kind"] = kind
-        query = parse_qs(scope.get("query_string", b"").decode()).get("deployId")
-        target = f"{api}/fn/register" + (f"?deployId={query[0]}" if query else "")
-        status, answer = await asyncio.to_thread(_post, target, body, sent)
-        told = decode(answer) if answer else {}
-        if status != 200:
-            raise ProtocolError(f"the server refused the registration: {told.get('error', status)}", status)
-        return 200, {}, canonical({"message": "Successfully registered", "modified": bool(told.get("modified"))})
-
-    async def _call(self, scope: Scope, body: bytes) -> tuple[int, dict[str, str], bytes]:
-        query = parse_qs(scope.get("query_string", b"").decode())
-        function_id = query.get("fnId", [""])[0]
-        request = decode_call(body, function_id, query.get("stepId", ["step"])[0])
+        target = f"{server_url(self._app)}/fn/register"
+        if "deployId" in query:
+            target += "?" + urlencode({"deployId": query["deployId"][0]})
+        response = await http.request("POST", target, headers=sent, body=encode_registration(told))
         try:
-            answer = await self._app.executor.call(request)
-        except Error as error:
-            answer = failed(type(error).__name__, str(error))
-        return encode_answer(answer, SDK_NAME)
+            answer = decode(response.body)
+        except ProtocolError:
+            answer = None
+        if response.status != 200 or not isinstance(answer, dict):
+            reason = answer.get("error") if isinstance(answer, dict) else None
+            raise ProtocolError(f"the server {target} refused the app: {reason or f'HTTP {response.status}'}", max(response.status, 400))
+        message = {"message": "Successfully registered", "modified": answer.get("modified") is True}
+        return 200, {"x-inngest-sync-kind": "out_of_band"}, canonical({**answer, **message})
+
+    def _authorization(self) -> dict[str, str]:
+        return {"authorization": f"Bearer {bearer_hash(self._key)}"} if self._key else {}
+
+    # POST.
+
+    async def _call(self, query: dict[str, list[str]], body: bytes) -> Reply:
+        request = decode_call(body, query.get("fnId", [""])[0], query.get("stepId", ["step"])[0])
+        if request.use_api:
+            request = await self._with_state(request)
+        answer = await self._app.executor.call(request)
+        try:
+            return encode_answer(answer, SDK)
+        except ProtocolError as error:
+            return encode_answer(failed(type(error).__name__, str(error)), SDK)
+
+    async def _with_state(self, request: CallRequest) -> CallRequest:
+        """The request with what was too large to be sent along (§4.10)."""
+        steps = msgspec.json.decode(await self._fetch(request.run_id, "actions"), type=dict[str, msgspec.Raw])
+        events = msgspec.json.decode(await self._fetch(request.run_id, "batch"), type=list[msgspec.Raw])
+        return msgspec.structs.replace(
+            request,
+            steps={step: canonicalize(bytes(memo)) for step, memo in steps.items()},
+            events=tuple(canonicalize(bytes(event)) for event in events) or request.events,
+        )
+
+    async def _fetch(self, run_id: str, what: str) -> Json:
+        url = f"{server_url(self._app)}/v0/runs/{run_id}/{what}"
+        response = await http.request("GET", url, headers=self._authorization())
+        if response.status != 200:
+            raise ProtocolError(f"GET {url} answered HTTP {response.status}", 500)
+        return response.body
 
 
-def _post(url: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
-    try:
-        request = urllib.request.Request(url, data=body, headers=headers, method="POST")
-        with urllib.request.urlopen(request, timeout=REGISTER_TIMEOUT_S) as response:
-            return int(response.status), bytes(response.read())
-    except urllib.error.HTTPError as error:
-        return error.code, error.read()
-    except OSError as error:
-        raise ProtocolError(f"the server {url} could not be reached: {error}", 502) from None
+def _address(scope: Scope, headers: dict[str, str]) -> str:
+    """The address that the request came to."""
+    root, path = scope.get("root_path", ""), scope["path"]
+    if not path.startswith(root):
+        path = root + path
+    scheme = (headers.get("x-forwarded-proto") or str(scope.get("scheme", "http"))).split(",")[0].strip()
+    return f"{scheme}://{headers.get('host', 'localhost')}{path}".rstrip("/")
 
 
 async def _body(receive: Receive) -> bytes:
@@ -137,6 +233,8 @@ async def _body(receive: Receive) -> bytes:
     size = 0
     while True:
         message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ProtocolError("the connection was closed before the request was whole", 400)
         parts.append(message.get("body", b""))
         size += len(parts[-1])
         if size > BODY_BYTES_MAX:
