@@ -1,28 +1,28 @@
 """Every exception. A type says who must act and what is known; a message says what happened, with which values, and what to do.
 
-    Exception
-    └── Error
-        ├── UsageError            fix your code or configuration
-        │   └── ExpressionError   an expression that cannot be compiled
-        ├── ProtocolError         the peer broke the agreement; has a status to answer with
-        ├── NotFound              there is no such run, event or function
-        ├── RunHasEnded           the run cannot be changed any more
-        ├── EvaluationError       an expression met values it cannot work on
-        ├── Conflict              nothing was committed: retry
-        ├── StoreUnavailable      the outcome is unknown: retry, inputs are idempotent
-        │   └── StoreFull         nothing was committed, for want of space: make room
-        ├── StoreRefused          the database file cannot be used: locked, foreign, corrupt, full
-        ├── CallError             user code could not be reached, or answered nonsense
-        ├── NonRetriableError     raised by user code: do not try again
-        ├── RetryAfterError       raised by user code: try again after a while
-        ├── StepError             a step failed for good; user code may catch it
-        │   └── InvokeError       an invoked function failed
-        ├── Cancelled             the run was cancelled
-        └── WorkerDied            a call was lost with its process too often
-    BaseException
-    └── Unwind                    takes a coroutine down without `except Exception` seeing it
-        ├── Superseded            the call's lease is over; somebody else has the run
-        └── Parked                the coroutine is given up and will be replayed
+Exception
+└── Error
+    ├── UsageError            fix your code or configuration
+    │   └── ExpressionError   an expression that cannot be compiled
+    ├── ProtocolError         the peer broke the agreement; has a status to answer with
+    ├── NotFound              there is no such run, event or function
+    ├── RunHasEnded           the run cannot be changed any more
+    ├── EvaluationError       an expression met values it cannot work on
+    ├── Conflict              nothing was committed: retry
+    ├── StoreUnavailable      the outcome is unknown: retry, inputs are idempotent
+    │   └── StoreFull         nothing was committed, for want of space: make room
+    ├── StoreRefused          the database file cannot be used: locked, foreign, corrupt, full
+    ├── CallError             user code could not be reached, or answered nonsense
+    ├── NonRetriableError     raised by user code: do not try again
+    ├── RetryAfterError       raised by user code: try again after a while
+    ├── StepError             a step failed for good; user code may catch it
+    │   └── InvokeError       an invoked function failed
+    ├── Cancelled             the run was cancelled
+    └── WorkerDied            a call was lost with its process too often
+BaseException
+└── Unwind                    takes a coroutine down without `except Exception` seeing it
+    ├── Superseded            the call's lease is over; somebody else has the run
+    └── Parked                the coroutine is given up and will be replayed
 """
 
 from __future__ import annotations

@@ -38,9 +38,6 @@ def bearer_hash(key: str) -> str:
     return prefix + hashlib.sha256(bytes.fromhex(remainder)).hexdigest()
 
 
-hash_key = bearer_hash
-
-
 def is_authorized(header: str | None, key: str | None, fallback: str | None = None) -> bool:
     """Whether an `Authorization` header shows a key, raw or hashed, with or without its prefix. No key: everybody is."""
     if not key:
