@@ -42,7 +42,11 @@ def _serving(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--port", default=8288, show_default=True, help="The port; 0 picks a free one and prints it."),
         click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at."),
         click.option(
-            "--db", type=click.Path(path_type=Path, dir_okay=False), default=Path(".stepwell/stepwell.db"), show_default=True, help="The database file."
+            "--db",
+            type=click.Path(path_type=Path, dir_okay=False),
+            default=Path(".stepwell/stepwell.db"),
+            show_default=True,
+            help="The database file.",
         ),
         click.option("--retry-interval", type=float, help="Seconds between retries, in place of the backoff table."),
         click.option("-u", "--url", "urls", multiple=True, help="An app's URL to sync; may be given several times."),
@@ -57,7 +61,14 @@ def _serving(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--no-discovery", is_flag=True, help="Do not look for apps on this machine's usual ports.")
 @click.option("--no-poll", is_flag=True, help="Do not sync known apps again and again.")
 def dev(
-    port: int, host: str, db: Path, retry_interval: float | None, urls: tuple[str, ...], poll_interval: float, no_discovery: bool, no_poll: bool
+    port: int,
+    host: str,
+    db: Path,
+    retry_interval: float | None,
+    urls: tuple[str, ...],
+    poll_interval: float,
+    no_discovery: bool,
+    no_poll: bool,
 ) -> None:
     """A server for development: no keys, bound to this machine."""
     from stepwell.server.host import HostOptions

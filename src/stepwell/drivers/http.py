@@ -34,9 +34,7 @@ class HttpDriver:
         if self._signing_key is not None:
             headers["x-inngest-signature"] = sign(body, self._signing_key, int(time.time()))
         try:
-            response = await self._pool.request(
-                "POST", call_url(request), headers=headers, body=body, timeout_s=request.timeout_ms / 1000
-            )
+            response = await self._pool.request("POST", call_url(request), headers=headers, body=body, timeout_s=request.timeout_ms / 1000)
         except CallError as error:
             return failed(error.code, str(error))
         return parse_answer(response.status, response.headers, response.body, now_ms=time.time_ns() // 1_000_000)

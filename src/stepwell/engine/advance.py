@@ -123,9 +123,7 @@ class Advance:
         if step is None:
             self._put_step(op, StepStatus.RUNNING, attempts=item.attempt + 1, started_ms=started_ms)
         elif step.ended_ms is None:
-            self._commands.append(
-                TryStep(self.run.id, op.id, StepStatus.RUNNING, item.attempt + 1, step.started_ms or started_ms)
-            )
+            self._commands.append(TryStep(self.run.id, op.id, StepStatus.RUNNING, item.attempt + 1, step.started_ms or started_ms))
         self._seen[op.id] = True
 
     def finish(self, op: Op, memo: Json, item: Item | None, *, failed: bool = False) -> bool:
@@ -249,9 +247,7 @@ class Advance:
         if self._end is not None:
             status, output, reason = self._end
             left = self._calls + self._waits > 0
-            self._commands += end_run(
-                self.registry, run, status, output=output, reason=reason, now_ms=self.now_ms, leaves=left
-            )
+            self._commands += end_run(self.registry, run, status, output=output, reason=reason, now_ms=self.now_ms, leaves=left)
         return self._commands
 
     @property

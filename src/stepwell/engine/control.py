@@ -77,9 +77,7 @@ def on_input_set_aside(registry: Registry, view: View, aside: InputSetAside, now
     """Keep the input with its error and take its timer away, so that it is not retried for ever; its run fails, visibly."""
     timer = aside.timer
     run_id = timer.run_id if timer is not None else None
-    commands: list[Command | Effect] = [
-        Put(SetAside(id=aside.id, input=aside.input, error=aside.error, run_id=run_id, created_ms=now_ms))
-    ]
+    commands: list[Command | Effect] = [Put(SetAside(id=aside.id, input=aside.input, error=aside.error, run_id=run_id, created_ms=now_ms))]
     if timer is not None and view.timer(timer.id) is not None:
         commands.append(Delete("timers", timer.id))
         run = view.run(run_id) if run_id is not None else None

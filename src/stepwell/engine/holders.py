@@ -66,9 +66,7 @@ def on_calls_returned(registry: Registry, view: View, returned: CallsReturned, n
     return [*commands, Reply(count)]
 
 
-def come_back(
-    registry: Registry, view: View, items: list[Item], reason: str, now_ms: int
-) -> tuple[list[Command | Effect], int]:
+def come_back(registry: Registry, view: View, items: list[Item], reason: str, now_ms: int) -> tuple[list[Command | Effect], int]:
     """Leased items without a call, and how many of them are settled: those of live runs are lost calls, those of ended runs only
     give their slots back. One that was lost too often ends its run, which is a transition's work by itself.
     """

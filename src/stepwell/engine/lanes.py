@@ -67,9 +67,7 @@ class Lanes:
         if lane is None or lane.state is LaneState.EMPTY:
             virtual = self._view.virtual_time(item.function_id)
             tag = virtual if lane is None else max(lane.tag, virtual)
-            self._lanes[item.lane_id] = Lane(
-                id=item.lane_id, function_id=item.function_id, keys=item.keys, state=LaneState.READY, tag=tag
-            )
+            self._lanes[item.lane_id] = Lane(id=item.lane_id, function_id=item.function_id, keys=item.keys, state=LaneState.READY, tag=tag)
 
     def give_back(self, item: Item) -> None:
         """A lease is over: its slots are free, and lanes that waited for them open."""

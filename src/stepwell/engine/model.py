@@ -55,7 +55,6 @@ class TimerKind(enum.StrEnum):
     OPEN = "open"  # shut lanes of a counter with room are opened (a durable cursor)
 
 
-
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """What every row is."""
 

@@ -159,9 +159,7 @@ def route(
             earlier = view.dedup(function_id, event.key)
             if earlier is not None and earlier.expires_ms > now_ms:
                 continue
-            commands.append(
-                SetRow(Dedup(function_id=function_id, event_key=event.key, run_id=run_id, expires_ms=now_ms + DEDUP_MS))
-            )
+            commands.append(SetRow(Dedup(function_id=function_id, event_key=event.key, run_id=run_id, expires_ms=now_ms + DEDUP_MS)))
         commands += begin_run(
             one.function,
             lanes,

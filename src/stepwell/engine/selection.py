@@ -115,9 +115,7 @@ def resolve(selections: Iterable[Selection], view: View) -> Generator[Fetch, Fet
     level: list[Selection] = list(selections)
     while level:
         keys, scans = _merged(level)
-        missing = {
-            table: asked for table, by_key in keys.items() if (asked := [key for key in by_key if not view.knows(table, key)])
-        }
+        missing = {table: asked for table, by_key in keys.items() if (asked := [key for key in by_key if not view.knows(table, key)])}
         open_scans = [scan for scan in scans.values() if not view.knows_scan(scan.name, scan.value, scan.limit)]
         if missing or open_scans:
             fetched = yield Fetch(missing, open_scans)

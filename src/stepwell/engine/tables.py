@@ -175,5 +175,3 @@ SCANS: dict[str, Callable[[Tables, str], list[Any]]] = {
 }
 
 SCAN_TABLE: dict[str, str] = {"ready_lanes": "lanes", "lane_items": "items", "shut_lanes": "lanes", "holder_items": "items"}
-
-

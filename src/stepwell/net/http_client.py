@@ -296,7 +296,9 @@ class Pool:
                     _, connection = await loop.create_connection(lambda: _Connection(self._bytes_max), name, port, ssl=tls)
                     return connection
                 if tls is None:
-                    _, connection = await loop.create_connection(lambda: _Connection(self._bytes_max), proxy.hostname, proxy.port or 80)
+                    _, connection = await loop.create_connection(
+                        lambda: _Connection(self._bytes_max), proxy.hostname or "", proxy.port or 80
+                    )
                     return connection
                 return await self._tunnel(proxy, name, port, tls)
         except TimeoutError:

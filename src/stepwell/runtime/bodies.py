@@ -117,5 +117,13 @@ async def told(reader: Reader, row: EventRow) -> Event:
         events = [wire(event) for event in await reader.events_by_id(run.event_ids)]
         data = lifecycle_data(run.function_id, run.id, run.status, run.output, events)
     return Event(
-        internal_id=row.id, id=row.key, name=row.name, data=data, user=row.user, ts=row.ts, v=row.v, meta=row.meta, received_ms=row.received_ms
+        internal_id=row.id,
+        id=row.key,
+        name=row.name,
+        data=data,
+        user=row.user,
+        ts=row.ts,
+        v=row.v,
+        meta=row.meta,
+        received_ms=row.received_ms,
     )

@@ -199,5 +199,3 @@ class Dispatcher:
             await self._submit(CallsReturned(tuple(lost), "the node had no call for it in hand"))
         for function_id in await self._reader.functions_with_work():
             self.wake(function_id)
-
-

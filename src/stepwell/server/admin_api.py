@@ -86,15 +86,8 @@ class AdminApi:
     async def _shown(self, runs: tuple[Run, ...]) -> list[dict[str, Any]]:
         rows = await self._node.reader.events_by_id([run.event_ids[0] for run in runs if run.event_ids])
         events = {row.id: row for row in rows}
-        functions = self._node.registry.functions
-        return [
-            page_run(
-                run,
-                function.row if (function := functions.get(run.function_id)) is not None else None,
-                events.get(run.event_ids[0]) if run.event_ids else None,
-            )
-            for run in runs
-        ]
+        rows_of = {function.id: function.row for function in self._node.registry.functions.values()}
+        return [page_run(run, rows_of.get(run.function_id), events.get(run.event_ids[0]) if run.event_ids else None) for run in runs]
 
     async def run(self, request: Request) -> Response:
         """A run with its trace: events, steps, attempts."""
@@ -104,7 +97,11 @@ class AdminApi:
         if run is None:
             raise NotFound(f"there is no run {run_id!r}")
         steps, attempts, items, rows, bodies = await asyncio.gather(
-            reader.steps(run_id), reader.attempts(run_id), reader.items_of(run_id), reader.events_by_id(run.event_ids), event_bodies(reader, run)
+            reader.steps(run_id),
+            reader.attempts(run_id),
+            reader.items_of(run_id),
+            reader.events_by_id(run.event_ids),
+            event_bodies(reader, run),
         )
         (shown,) = await self._shown((run,))
         output = value_of(run.output)

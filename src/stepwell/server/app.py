@@ -6,8 +6,8 @@ from importlib import resources
 from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
-from starlette.responses import FileResponse, Response
 from starlette.requests import Request
+from starlette.responses import FileResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -19,7 +19,7 @@ from stepwell.server.http import ERRORS, AsgiApp, Receive, Scope, Send, answer, 
 from stepwell.server.ingest import Ingest
 from stepwell.server.sdk_api import SdkApi
 
-LOOPBACK_NAMES = frozenset(("localhost", "127.0.0.1", "::1", "[::1]", "0.0.0.0"))  # noqa: S104 - a name that SDKs send, not one we bind
+LOOPBACK_NAMES = frozenset(("localhost", "127.0.0.1", "::1", "[::1]", "0.0.0.0"))
 
 
 class Server:
@@ -77,7 +77,7 @@ def _starlette(sdk_api: SdkApi, admin_api: AdminApi) -> AsgiApp:
     if (ui / "index.html").is_file():
         routes += [Route("/", index), Mount("/ui", StaticFiles(directory=str(ui)))]
     handlers = dict.fromkeys((*ERRORS, Exception), on_error)
-    return Starlette(routes=routes, exception_handlers=handlers)  # type: ignore[return-value, arg-type]
+    return Starlette(routes=routes, exception_handlers=handlers)
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

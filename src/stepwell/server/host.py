@@ -9,6 +9,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import uvicorn
@@ -89,8 +90,8 @@ async def run_host(options: HostOptions, say: Callable[[str], None] = print, on_
         if on_ready is not None:
             on_ready(node, address)
         # A search for apps may end by itself; one that fails ends the server, visibly, as every other part does.
-        parts = [asyncio.ensure_future(stopping.wait()), serving, node.failed()]
-        searching: list[asyncio.Task[None]] = [watching]
+        parts: list[asyncio.Future[Any]] = [asyncio.ensure_future(stopping.wait()), serving, node.failed()]
+        searching: list[asyncio.Future[Any]] = [watching]
         while not any(part.done() for part in parts):
             await asyncio.wait([*parts, *searching], return_when=asyncio.FIRST_COMPLETED)
             if watching.done() and searching:
@@ -115,7 +116,9 @@ def bound(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
     except OSError as error:
         listener.close()
-        raise UsageError(f"port {port} of {host} cannot be used: {error.strerror}. Choose another with --port; --port 0 finds a free one") from None
+        raise UsageError(
+            f"port {port} of {host} cannot be used: {error.strerror}. Choose another with --port; --port 0 finds a free one"
+        ) from None
     listener.listen(2048)
     return listener
 

@@ -13,10 +13,10 @@ from stepwell.engine.inputs import AppSynced, RunCancelled, Synced
 from stepwell.engine.model import EventRow
 from stepwell.errors import NotFound, ProtocolError
 from stepwell.protocol.calls import encode_steps
+from stepwell.protocol.durations import parse_date_ms
 from stepwell.protocol.events import Event
 from stepwell.protocol.functions import Registration, parse_registration
 from stepwell.protocol.ids import is_ulid
-from stepwell.protocol.durations import parse_date_ms
 from stepwell.runtime.bodies import event_bodies, told
 from stepwell.runtime.node import Node
 from stepwell.server.auth import Keys
@@ -76,7 +76,9 @@ class SdkApi:
                 "slug": function.id,
                 "name": function.row.name,
                 "triggers": [
-                    {"cron": trigger.cron} if trigger.cron else {"event": trigger.event, **({"expression": trigger.expression} if trigger.expression else {})}
+                    {"cron": trigger.cron}
+                    if trigger.cron
+                    else {"event": trigger.event, **({"expression": trigger.expression} if trigger.expression else {})}
                     for trigger in function.config.triggers
                 ],
                 "steps": [{"id": "step", "name": "step", "uri": function.config.url}],
@@ -101,7 +103,9 @@ class SdkApi:
         """An app tells its functions (§3.1)."""
         expected = request.headers.get("x-inngest-expected-server-kind")
         if expected and expected != self._kind:
-            raise ProtocolError(f"the app expects a {expected} server, and this one is {self._kind}: set the app's mode (INNGEST_DEV) to fit")
+            raise ProtocolError(
+                f"the app expects a {expected} server, and this one is {self._kind}: set the app's mode (INNGEST_DEV) to fit"
+            )
         synced = await self.sync(parse_registration(await request.body()), "http")
         return json_response({"ok": True, "modified": synced.modified, "sync_id": synced.sync_id, "app_id": synced.app_id})
 
@@ -209,5 +213,3 @@ def date_ms(text: str | None, name: str) -> int | None:
     if ms is None:
         raise ProtocolError(f"{name} is {text!r}; it must be a date like 2026-01-31T08:00:00Z")
     return ms
-
-

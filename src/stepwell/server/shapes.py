@@ -102,7 +102,9 @@ def page_step(step: Step, attempts: list[Attempt], items: list[Item]) -> dict[st
     return {
         "id": step.id,
         "name": step.name,
-        "op": {"StepRun": "run", "Step": "run", "StepPlanned": "run", "StepError": "run", "StepFailed": "run"}.get(step.op, step.op.lower()),
+        "op": {"StepRun": "run", "Step": "run", "StepPlanned": "run", "StepError": "run", "StepFailed": "run"}.get(
+            step.op, step.op.lower()
+        ),
         "type": (opts or {}).get("type") if isinstance(opts, dict) else None,
         "status": status,
         "index": step.index,

@@ -11,8 +11,14 @@ from rich.table import Table
 from rich.text import Text
 
 COLOURS = {
-    "queued": "cyan", "planned": "cyan", "running": "blue", "waiting": "magenta", "completed": "green", "failed": "red", "cancelled": "yellow",
-}  # fmt: skip
+    "queued": "cyan",
+    "planned": "cyan",
+    "running": "blue",
+    "waiting": "magenta",
+    "completed": "green",
+    "failed": "red",
+    "cancelled": "yellow",
+}
 BAR = 32
 
 
@@ -78,7 +84,14 @@ def _attempt_row(table: Table, name: str, attempt: dict[str, Any], begin: int, e
     started, ended = attempt["started_ms"], attempt["ended_ms"]
     label = "lost, made again" if attempt["kind"] == "lost" else f"attempt {attempt['attempt'] + 1}"
     bar = Text(_bar(started, ended, begin, end), "red dim")
-    table.add_row(Text(name, "dim"), Text(label, "dim"), bar, f"+{duration_text(started - begin)}", duration_text(ended - started), _error(attempt["error"]))
+    table.add_row(
+        Text(name, "dim"),
+        Text(label, "dim"),
+        bar,
+        f"+{duration_text(started - begin)}",
+        duration_text(ended - started),
+        _error(attempt["error"]),
+    )
 
 
 def _bar(started: int, ended: int, begin: int, end: int) -> str:

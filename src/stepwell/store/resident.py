@@ -6,7 +6,9 @@ known too. When there are too many rows, all are let go at once: they are read a
 
 from __future__ import annotations
 
-from stepwell.engine.model import Key
+from typing import Any
+
+from stepwell.engine.model import Key, Row
 from stepwell.engine.selection import Fetch, Fetched
 from stepwell.engine.tables import SPECS
 from stepwell.engine.view import Changes
@@ -20,7 +22,7 @@ class Resident:
     """Committed rows by table and key; `None` for one that is known to be absent."""
 
     def __init__(self) -> None:
-        self._rows: dict[str, dict[Key, object]] = {name: {} for name in KEPT}
+        self._rows: dict[str, dict[Key, Any]] = {name: {} for name in KEPT}
         self._whole: set[str] = set()
         self._of_run: dict[str, list[tuple[str, Key]]] = {}
         self._count = 0
@@ -33,9 +35,9 @@ class Resident:
         self._of_run.clear()
         self._count = 0
 
-    def answer(self, wanted: Fetch) -> tuple[dict[str, list[object]], Fetch]:
+    def answer(self, wanted: Fetch) -> tuple[dict[str, list[Row]], Fetch]:
         """The rows that are here, and what is left to be read."""
-        known: dict[str, list[object]] = {}
+        known: dict[str, list[Row]] = {}
         missing: dict[str, list[Key]] = {}
         for table, keys in wanted.keys.items():
             rows = self._rows.get(table)
@@ -60,7 +62,7 @@ class Resident:
             if rows is None:
                 continue
             spec = SPECS[table]
-            read = {spec.key_of(row): row for row in found.rows.get(table, ())}
+            read: dict[Key, Any] = {spec.key_of(row): row for row in found.rows.get(table, ())}
             for key in keys:
                 row = rows[key] = read.get(key)
                 if row is not None and table in ("items", "timers") and row.run_id is not None:
@@ -94,7 +96,7 @@ class Resident:
         for run_id in changes.ended_runs:
             for table, key in self._of_run.pop(run_id, ()):
                 row = self._rows[table].get(key)
-                if table == "timers" or (row is not None and row.holder is None):  # type: ignore[attr-defined]
+                if table == "timers" or (row is not None and row.holder is None):
                     self._rows[table].pop(key, None)
         if changes.deleted_runs:
             self.clear()

@@ -139,9 +139,7 @@ class _Writer:
         self._connection: sqlite3.Connection | None = None
         self._insert = {name: _Rows(STATEMENTS[f"insert_{name}"], name, SPECS[name].row.__struct_fields__) for name in SPECS}
         self._update = {
-            name: _Rows(statement, name, statement.columns)
-            for name in SPECS
-            if (statement := STATEMENTS.get(f"update_{name}")) is not None
+            name: _Rows(statement, name, statement.columns) for name in SPECS if (statement := STATEMENTS.get(f"update_{name}")) is not None
         }
         self._checkpointer = _Checkpointer(path)
 

@@ -55,7 +55,7 @@ def less(a: Any, b: Any) -> bool:
     """null below everything else; numbers by value; otherwise like types only. Raises `EvaluationError` for the rest."""
     if a is None or b is None:
         return a is None and b is not None
-    if (is_number(a) and is_number(b)) or kind(a) == kind(b) and not isinstance(a, list | dict):
+    if (is_number(a) and is_number(b)) or (kind(a) == kind(b) and not isinstance(a, list | dict)):
         return bool(a < b)
     if isinstance(a, str) != isinstance(b, str) and (is_number(a) or is_number(b)):
         number = as_number(a if isinstance(a, str) else b)

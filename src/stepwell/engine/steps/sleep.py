@@ -21,9 +21,7 @@ def on_sleep(advance: Advance, op: Op, item: Item, worker: str) -> Failed | None
             advance.ends(RunStatus.FAILED, error_json("InngestErrTimeoutTooLong", str(error)), "limit")
             return None
         return Failed(error=error_json("InvalidSleep", str(error)), retriable=True)
-    advance.wait(
-        op, Timer(id=f"sleep/{advance.run.id}/{op.id}", due_ms=due_ms, kind=TimerKind.SLEEP, run_id=advance.run.id, ref=op.id)
-    )
+    advance.wait(op, Timer(id=f"sleep/{advance.run.id}/{op.id}", due_ms=due_ms, kind=TimerKind.SLEEP, run_id=advance.run.id, ref=op.id))
     return None
 
 
