@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Generic
 
 from stepwell.protocol.codec import Json
 from stepwell.sdk.event import ReceivedEvent
+from stepwell.sdk.request import scope
 from stepwell.sdk.serializer import Codec
-from stepwell.sdk.session import Session, scope
+from stepwell.sdk.session import Session
 from stepwell.sdk.step import StepTools, SyncStepTools
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from stepwell.errors import Parked, Superseded
 from stepwell.protocol.answers import failed
 from stepwell.protocol.calls import Answer, CallRequest, Failed, Lost
 from stepwell.sdk.app import App, Function
-from stepwell.sdk.session import Call, CheckpointFn, Session
+from stepwell.sdk.request import Call, CheckpointFn
+from stepwell.sdk.session import Session
 
 PARKED_MAX = 1000
 """Coroutines kept between calls; beyond it the one that has waited longest is closed, and its run replayed when it goes on."""

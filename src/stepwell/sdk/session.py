@@ -17,24 +17,19 @@ The ids of steps depend on users' ids and their repetitions only, never on timin
 from __future__ import annotations
 
 import asyncio
-import functools
 import time
 import types
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from contextvars import ContextVar, copy_context
-from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from stepwell.errors import Parked, ProtocolError, StepError, Superseded, Unwind, UsageError
-from stepwell.protocol.calls import Answer, CallRequest, Checkpoint, Failed, Lost, Ops, Returned
+from stepwell.errors import Parked, ProtocolError, Superseded, Unwind, UsageError
+from stepwell.protocol.calls import Answer, Checkpoint, Failed, Lost, Ops, Returned
 from stepwell.protocol.codec import Json
 from stepwell.protocol.failures import error_json
-from stepwell.protocol.ids import step_hash
 from stepwell.protocol.ops import Op
 from stepwell.sdk.failure import Failure, failure_of, step_failure
-from stepwell.sdk.serializer import ANY
+from stepwell.sdk.request import Call, Request, Scope, State, Verdict, decode_memo, scope, vanished
 from stepwell.sdk.waiting import waits_elsewhere
 
 if TYPE_CHECKING:
@@ -49,72 +44,8 @@ POLL_S = (0.005, 0.02, 0.1, 0.25)
 """When to look again meanwhile; the last one repeats."""
 CLEANUP_MAX_S = 10.0
 """How long a coroutine that is taken down may clean up before it is cancelled."""
-PARK_SLEEP_MAX_MS = 1000
-"""A coroutine whose sleeps are no longer than this stays; it is closed for longer ones, and replayed."""
-
-CheckpointFn = Callable[[Checkpoint], Awaitable[None]]
-
 current: ContextVar[Session | None] = ContextVar("stepwell_session", default=None)
 """The run that this code belongs to."""
-scope: ContextVar[Scope | None] = ContextVar("stepwell_step", default=None)
-"""The step that this code belongs to."""
-
-_hash = functools.lru_cache(maxsize=16384)(step_hash)
-
-
-class Scope:
-    """A step that is being run, for the code inside."""
-
-    __slots__ = ("attempt", "hash", "id")
-
-    def __init__(self, id: str, hash: str, attempt: int) -> None:
-        self.id, self.hash, self.attempt = id, hash, attempt
-
-
-class State(Enum):
-    """Where a request stands."""
-
-    NEW = 0
-    RUNNING = 1
-    TOLD = 2  # planned, asleep, or finished and answered: the next word is the server's
-
-
-class Call:
-    """A call in hand."""
-
-    __slots__ = ("attempt", "checkpoint", "future", "request")
-
-    def __init__(self, request: CallRequest, checkpoint: CheckpointFn | None, future: asyncio.Future[Answer]) -> None:
-        self.request, self.checkpoint, self.future, self.attempt = request, checkpoint, future, request.attempt
-
-    def answer(self, answer: Answer) -> None:
-        """Give the answer; only the first counts."""
-        if not self.future.done():
-            self.future.set_result(answer)
-
-
-Verdict = Call | Json
-"""What a request waits for: a call to run under, or its memo."""
-
-
-class Request:
-    """A step that the function has asked for and has no result of yet."""
-
-    __slots__ = ("codec", "fn", "future", "hash", "id", "index", "opts", "retries", "sleep", "sleep_from", "state", "task", "timeout_s")
-
-    def __init__(self, id: str, index: int) -> None:
-        self.id, self.index = id, index
-        self.hash = _hash(id, index)
-        self.state = State.NEW
-        self.future: asyncio.Future[Verdict] | None = None
-        self.task: asyncio.Task[Any] | None = None
-        self.fn: Callable[[], Coroutine[Any, Any, Any]] | None = None
-        self.codec = ANY
-        self.sleep: str | int | None = None
-        self.sleep_from = 0.0
-        self.opts: Json | None = None
-        self.retries: int | None = None
-        self.timeout_s: float | None = None
 
 
 @types.coroutine
@@ -194,7 +125,7 @@ class Session:
             return False
         if self._main is not None and self._main.done():
             return True
-        return not self.open or any(request.sleep is None or not _is_long(request) for request in self.open.values())
+        return not self.open or not all(request.is_long_sleep for request in self.open.values())
 
     def has_item(self, item_id: str) -> bool:
         """Whether a call of this item is in hand."""
@@ -362,10 +293,7 @@ class Session:
         try:
             began = time.time()
             try:
-                if request.timeout_s is None:
-                    value = await request.fn()
-                else:
-                    value = await _within(request.timeout_s, request)
+                value = await request.run()
                 data = request.codec.encode(value, mark=True)
                 value = request.codec.decode(data, marked=True)
             except (Exception, SystemExit) as error:
@@ -386,18 +314,7 @@ class Session:
             if failure is not None:
                 self._fail(request, call, failure, targeted)
                 return False, None
-            op = Op(
-                op="StepRun",
-                id=request.hash,
-                name=request.id,
-                display_name=request.id,
-                opts=request.opts,
-                data=data,
-                user_id=request.id,
-                index=request.index,
-                started_ms=int(began * 1000),
-                duration_ms=int((time.time() - began) * 1000),
-            )
+            op = request.ran(data, began, time.time())
             if targeted or call.checkpoint is None:
                 self._told(request, call, Ops(ops=(op,), request_version=REQUEST_VERSION))
                 return False, None
@@ -430,16 +347,7 @@ class Session:
         """A step has failed: the call ends with it, when no other step runs in this call."""
         tries = call.request.max_attempts if request.retries is None else min(request.retries + 1, call.request.max_attempts)
         final = not failure.retriable or call.attempt + 1 >= tries
-        op = Op(
-            op="StepFailed" if final else "StepError",
-            id=request.hash,
-            name=request.id,
-            display_name=request.id,
-            opts=request.opts,
-            error=failure.error,
-            user_id=request.id,
-            index=request.index,
-        )
+        op = request.failed(failure, final)
         answer = Ops(
             ops=(op,),
             request_version=REQUEST_VERSION,
@@ -585,19 +493,15 @@ class Session:
         return True
 
     def _tell(self, request: Request) -> Op:
-        """The op that leaves a request to the server."""
+        """Leave a request to the server."""
         request.state = State.TOLD
-        if request.sleep is None:
-            op, name = "StepPlanned", request.id
-        else:
-            op, name = "Sleep", _sleep_name(request, self.loop.time())
-        return Op(op=op, id=request.hash, name=name, display_name=request.id, opts=request.opts, user_id=request.id, index=request.index)
+        return request.told(self.loop.time())
 
     def _miss_targets(self) -> None:
         """The function does not ask for these steps any more: its code has changed, or it went another way. Nobody will wait for them."""
         targets, self.targets = self.targets, {}
         for step, call in targets.items():
-            self._answer(call, Ops(ops=(_vanished(step, self.function.id),), request_version=REQUEST_VERSION))
+            self._answer(call, Ops(ops=(vanished(step, self.function.id),), request_version=REQUEST_VERSION))
 
     def _answer(self, call: Call, answer: Answer) -> None:
         if call is self.discovery:
@@ -660,70 +564,3 @@ def _retrieve(task: asyncio.Task[Any]) -> None:
     """Look at a task's exception, so that asyncio does not report it as never seen."""
     if not task.cancelled():
         task.exception()
-
-
-async def _within(timeout_s: float, request: Request) -> Any:
-    """Run the step for so long at most."""
-    assert request.fn is not None
-    limit = asyncio.timeout(timeout_s)
-    try:
-        async with limit:
-            return await request.fn()
-    except TimeoutError:
-        if limit.expired():
-            raise TimeoutError(f"step {request.id!r} took longer than {timeout_s:g} s") from None
-        raise
-
-
-class _Memo(msgspec.Struct):
-    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    error: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-
-
-class _MemoError(msgspec.Struct):
-    name: str = "Error"
-    message: str = ""
-    stack: str | None = None
-
-
-_memo = msgspec.json.Decoder(_Memo)
-
-
-def decode_memo(request: Request, memo: Json) -> Any:
-    """A stored result: `{"data":…}`, or `{"error":…}`, which is raised as `StepError`."""
-    if memo.startswith(b'{"data":'):
-        wrapped = _memo.decode(memo)
-        assert not isinstance(wrapped.data, msgspec.UnsetType)
-        try:
-            return request.codec.decode(bytes(wrapped.data), marked=True)
-        except UsageError as error:
-            raise UsageError(f"the stored result of step {request.id!r}: {error}") from error
-    if memo.lstrip()[:1] != b"{":
-        return request.codec.decode(bytes(memo), marked=True)
-    wrapped = _memo.decode(memo)
-    if not isinstance(wrapped.error, msgspec.UnsetType):
-        told = msgspec.json.decode(wrapped.error, type=_MemoError)
-        raise StepError(told.name, told.message, told.stack, request.id)
-    if not isinstance(wrapped.data, msgspec.UnsetType):
-        return request.codec.decode(bytes(wrapped.data), marked=True)
-    return request.codec.decode(bytes(memo), marked=True)
-
-
-def _is_long(request: Request) -> bool:
-    return not isinstance(request.sleep, int) or request.sleep > PARK_SLEEP_MAX_MS
-
-
-def _sleep_name(request: Request, now: float) -> str:
-    """A duration from now: what has passed since the function asked is taken off. Or a date, as given."""
-    if isinstance(request.sleep, int):
-        return f"{max(0, request.sleep - int((now - request.sleep_from) * 1000))}ms"
-    assert request.sleep is not None
-    return request.sleep
-
-
-def _vanished(step: str, function: str) -> Op:
-    message = f"Function {function!r} does not ask for this step any more; it was planned by an earlier call, perhaps of other code."
-    return Op(op="StepFailed", id=step, name=step, display_name=step, error=error_json("StepNotFound", message))
-
-
-__all__ = ["Call", "Request", "Session", "current", "scope"]

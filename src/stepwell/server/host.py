@@ -48,6 +48,15 @@ class HostOptions(msgspec.Struct, frozen=True, kw_only=True):
 class _Uvicorn(uvicorn.Server):
     """uvicorn without signal handlers: the host has its own."""
 
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Tell when requests are answered."""
+        await super().startup(sockets)
+        self.ready.set()
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave them alone."""
@@ -83,8 +92,7 @@ async def run_host(options: HostOptions, say: Callable[[str], None] = print, on_
     discovery = Discovery(node, sdk_api, pool, kind=options.kind, signing_key=options.keys.signing_key, say=say)
     watching = asyncio.create_task(discovery.watch(options.urls, poll_s=options.poll_s, discover=options.discover))
     try:
-        while not http.started and not serving.done():
-            await asyncio.sleep(0.005)
+        await http.ready.wait()
         address = f"http://{shown_host(options.host)}:{listener.getsockname()[1]}"
         say(f"Stepwell is ready: {address}")
         if on_ready is not None:

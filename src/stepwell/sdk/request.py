@@ -1,0 +1,181 @@
+"""A step that a function has asked for, the call it runs under, and the forms both have on the wire."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import ContextVar
+from enum import Enum
+from typing import Any
+
+import msgspec
+
+from stepwell.errors import StepError, UsageError
+from stepwell.protocol.calls import Answer, CallRequest, Checkpoint
+from stepwell.protocol.codec import Json
+from stepwell.protocol.failures import error_json
+from stepwell.protocol.ids import step_hash
+from stepwell.protocol.ops import Op
+from stepwell.sdk.failure import Failure
+from stepwell.sdk.serializer import ANY
+
+PARK_SLEEP_MAX_MS = 1000
+"""A coroutine whose sleeps are no longer than this stays; it is closed for longer ones, and replayed."""
+
+CheckpointFn = Callable[[Checkpoint], Awaitable[None]]
+
+scope: ContextVar[Scope | None] = ContextVar("stepwell_step", default=None)
+"""The step that this code belongs to."""
+
+_hash = functools.lru_cache(maxsize=16384)(step_hash)
+
+
+class Scope:
+    """A step that is being run, for the code inside."""
+
+    __slots__ = ("attempt", "hash", "id")
+
+    def __init__(self, id: str, hash: str, attempt: int) -> None:
+        self.id, self.hash, self.attempt = id, hash, attempt
+
+
+class State(Enum):
+    """Where a request stands."""
+
+    NEW = 0
+    RUNNING = 1
+    TOLD = 2  # planned, asleep, or finished and answered: the next word is the server's
+
+
+class Call:
+    """A call in hand."""
+
+    __slots__ = ("attempt", "checkpoint", "future", "request")
+
+    def __init__(self, request: CallRequest, checkpoint: CheckpointFn | None, future: asyncio.Future[Answer]) -> None:
+        self.request, self.checkpoint, self.future, self.attempt = request, checkpoint, future, request.attempt
+
+    def answer(self, answer: Answer) -> None:
+        """Give the answer; only the first counts."""
+        if not self.future.done():
+            self.future.set_result(answer)
+
+
+Verdict = Call | Json
+"""What a request waits for: a call to run under, or its memo."""
+
+
+class Request:
+    """A step that the function has asked for and has no result of yet."""
+
+    __slots__ = ("codec", "fn", "future", "hash", "id", "index", "opts", "retries", "sleep", "sleep_from", "state", "task", "timeout_s")
+
+    def __init__(self, id: str, index: int) -> None:
+        self.id, self.index = id, index
+        self.hash = _hash(id, index)
+        self.state = State.NEW
+        self.future: asyncio.Future[Verdict] | None = None
+        self.task: asyncio.Task[Any] | None = None
+        self.fn: Callable[[], Coroutine[Any, Any, Any]] | None = None
+        self.codec = ANY
+        self.sleep: str | int | None = None
+        self.sleep_from = 0.0
+        self.opts: Json | None = None
+        self.retries: int | None = None
+        self.timeout_s: float | None = None
+
+    def ran(self, data: Json, began: float, ended: float) -> Op:
+        """The op of its result."""
+        return Op(
+            op="StepRun",
+            id=self.hash,
+            name=self.id,
+            display_name=self.id,
+            opts=self.opts,
+            data=data,
+            user_id=self.id,
+            index=self.index,
+            started_ms=int(began * 1000),
+            duration_ms=int((ended - began) * 1000),
+        )
+
+    def failed(self, failure: Failure, final: bool) -> Op:
+        """The op of its failure."""
+        return Op(
+            op="StepFailed" if final else "StepError",
+            id=self.hash,
+            name=self.id,
+            display_name=self.id,
+            opts=self.opts,
+            error=failure.error,
+            user_id=self.id,
+            index=self.index,
+        )
+
+    def told(self, now: float) -> Op:
+        """The op that leaves it to the server: to plan it, or to wake the run. A sleep is told as what is left of it."""
+        op, name = "StepPlanned", self.id
+        if self.sleep is not None:
+            op = "Sleep"
+            name = self.sleep if isinstance(self.sleep, str) else f"{max(0, self.sleep - int((now - self.sleep_from) * 1000))}ms"
+        return Op(op=op, id=self.hash, name=name, display_name=self.id, opts=self.opts, user_id=self.id, index=self.index)
+
+    @property
+    def is_long_sleep(self) -> bool:
+        """Whether the coroutine is not worth keeping for it."""
+        return self.sleep is not None and (isinstance(self.sleep, str) or self.sleep > PARK_SLEEP_MAX_MS)
+
+    async def run(self) -> Any:
+        """Run the step's function, within its limit of time where it has one."""
+        assert self.fn is not None
+        if self.timeout_s is None:
+            return await self.fn()
+        limit = asyncio.timeout(self.timeout_s)
+        try:
+            async with limit:
+                return await self.fn()
+        except TimeoutError:
+            if limit.expired():
+                raise TimeoutError(f"step {self.id!r} took longer than {self.timeout_s:g} s") from None
+            raise
+
+
+class _Memo(msgspec.Struct):
+    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    error: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class _MemoError(msgspec.Struct):
+    name: str = "Error"
+    message: str = ""
+    stack: str | None = None
+
+
+_memo = msgspec.json.Decoder(_Memo)
+
+
+def decode_memo(request: Request, memo: Json) -> Any:
+    """A stored result: `{"data":…}`, or `{"error":…}`, which is raised as `StepError`."""
+    if memo.startswith(b'{"data":'):
+        wrapped = _memo.decode(memo)
+        assert not isinstance(wrapped.data, msgspec.UnsetType)
+        try:
+            return request.codec.decode(bytes(wrapped.data), marked=True)
+        except UsageError as error:
+            raise UsageError(f"the stored result of step {request.id!r}: {error}") from error
+    if memo.lstrip()[:1] != b"{":
+        return request.codec.decode(bytes(memo), marked=True)
+    wrapped = _memo.decode(memo)
+    if not isinstance(wrapped.error, msgspec.UnsetType):
+        told = msgspec.json.decode(wrapped.error, type=_MemoError)
+        raise StepError(told.name, told.message, told.stack, request.id)
+    if not isinstance(wrapped.data, msgspec.UnsetType):
+        return request.codec.decode(bytes(wrapped.data), marked=True)
+    return request.codec.decode(bytes(memo), marked=True)
+
+
+def vanished(step: str, function: str) -> Op:
+    """The op of a targeted call whose step the function does not ask for: nobody will wait for it."""
+    message = f"Function {function!r} does not ask for this step any more; it was planned by an earlier call, perhaps of other code."
+    return Op(op="StepFailed", id=step, name=step, display_name=step, error=error_json("StepNotFound", message))
