@@ -25,7 +25,7 @@ from stepwell.engine.view import Changes, Selection, View
 from stepwell.errors import Conflict, StoreFull, StoreRefused, StoreUnavailable
 from stepwell.store.base import Reader, Transaction
 from stepwell.store.resident import Resident
-from stepwell.store.sqlite_files import DataDirectory, checked_file
+from stepwell.store.sqlite_files import APPLICATION_ID, DataDirectory, checked_file
 from stepwell.store.sqlite_reader import SqliteReader
 from stepwell.store.statements import CODECS, Statement, load_migrations, load_statements
 
@@ -58,7 +58,7 @@ class SqliteStore:
         """Open or make the file. Raises `StoreRefused` for one that another process has, is foreign, corrupt or too new."""
         self._directory.lock()
         try:
-            checked_file(self.path)
+            checked_file(self.path, len(MIGRATIONS))
             self._writer = _Writer(self.path)
             await self._writer.run(self._writer.open)
             self._reader = SqliteReader(self.path, self._readers)
@@ -177,11 +177,12 @@ class _Writer:
         self._connection = connection
         if new:
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            # The mark goes into the file itself before the first commit: a file that is ours says so whenever it is read.
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA wal_autocheckpoint = 0")
         connection.execute("PRAGMA cache_size = -65536")
-        connection.execute("PRAGMA application_id = 1400140912")
         migrate(connection)
 
     def close(self) -> None:

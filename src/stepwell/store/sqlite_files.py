@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+import sqlite3
 from pathlib import Path
 
 from stepwell.errors import StoreRefused
 
 SQLITE_MAGIC = b"SQLite format 3\0"
 APPLICATION_ID = 1400140912
-APPLICATION_ID_AT = 68
 
 
 class DataDirectory:
@@ -49,7 +50,7 @@ class DataDirectory:
             self._lock = None
 
 
-def checked_file(path: Path) -> None:
+def checked_file(path: Path, known_version: int) -> None:
     """Raise `StoreRefused` for a file that is not one of ours: it is never overwritten."""
     try:
         with path.open("rb") as file:
@@ -62,6 +63,14 @@ def checked_file(path: Path) -> None:
         return
     if not head.startswith(SQLITE_MAGIC):
         raise StoreRefused(f"{path} is not a SQLite database: choose another file with --db, or move this one away")
-    found = int.from_bytes(head[APPLICATION_ID_AT : APPLICATION_ID_AT + 4], "big")
+    try:
+        # Asked of SQLite, not read from the file: after a crash the newest first page may still be in the WAL.
+        with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+            (found,) = connection.execute("PRAGMA application_id").fetchone()
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+    except sqlite3.Error as error:
+        raise StoreRefused(f"{path} is damaged: {error}. Keep the file, and restore a backup or choose another with --db") from None
     if found != APPLICATION_ID:
         raise StoreRefused(f"{path} is a database of another program: choose another file with --db")
+    if version > known_version:
+        raise StoreRefused(f"{path} was written by a newer Stepwell (schema {version}, this one knows {known_version}): upgrade first")
