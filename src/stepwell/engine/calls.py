@@ -162,8 +162,8 @@ def select_checkpoint(checkpointed: StepsCheckpointed) -> list[Selection]:
     """The item, its run, and the steps told of."""
     checkpoint = checkpointed.checkpoint
     return [
-        Select("items", checkpoint.item_id, ("release",)),
-        Select("runs", checkpoint.run_id, ("lane",)),
+        Select("items", checkpoint.item_id),
+        Select("runs", checkpoint.run_id),
         *(Select("steps", (checkpoint.run_id, op.id)) for op in checkpoint.ops),
     ]
 

@@ -41,10 +41,11 @@ class Edit(Command, frozen=True):
     def apply(self, view: View) -> None:
         """Set the columns that are given."""
         values = msgspec.structs.astuple(self)
-        key: Key = values[0] if self.key_fields == 1 else values[: self.key_fields]
-        names = self.__struct_fields__
-        columns = {names[i]: value for i, value in enumerate(values) if i >= self.key_fields and value is not msgspec.UNSET}
-        view.edit(self.table, key, columns)
+        n = self.key_fields
+        columns = dict(zip(self.__struct_fields__[n:], values[n:], strict=True))
+        if msgspec.UNSET in values:
+            columns = {name: value for name, value in columns.items() if value is not msgspec.UNSET}
+        view.edit(self.table, values[0] if n == 1 else values[:n], columns)
 
 
 class Delete(Command, frozen=True):

@@ -115,8 +115,12 @@ def resolve(selections: Iterable[Selection], view: View) -> Generator[Fetch, Fet
     level: list[Selection] = list(selections)
     while level:
         keys, scans = _merged(level)
-        missing = {table: asked for table, by_key in keys.items() if (asked := [key for key in by_key if not view.knows(table, key)])}
-        open_scans = [scan for scan in scans.values() if not view.knows_scan(scan.name, scan.value, scan.limit)]
+        missing = {}
+        for table, by_key in keys.items():
+            unknown = view.unknown(table, by_key)
+            if unknown:
+                missing[table] = unknown
+        open_scans = [scan for scan in scans.values() if not view.knows_scan(scan.name, scan.value, scan.limit)] if scans else []
         if missing or open_scans:
             fetched = yield Fetch(missing, open_scans)
             for table, asked in missing.items():
@@ -125,8 +129,9 @@ def resolve(selections: Iterable[Selection], view: View) -> Generator[Fetch, Fet
                 view.admit_scan(scan, rows)
         level = []
         for table, by_key in keys.items():
+            rows_of = view.by_name[table].rows
             for key, follow in by_key.items():
-                if follow and (row := view.by_name[table].rows.get(key)) is not None:
+                if follow and (row := rows_of.get(key)) is not None:
                     for relation in follow:
                         level += RELATIONS[table, relation](row)
         for scan in scans.values():
@@ -136,16 +141,24 @@ def resolve(selections: Iterable[Selection], view: View) -> Generator[Fetch, Fet
                         level += RELATIONS[SCAN_TABLE[scan.name], relation](row)
 
 
-def _merged(level: list[Selection]) -> tuple[dict[str, dict[Key, set[str]]], dict[tuple[str, str], Scan]]:
+def _merged(level: list[Selection]) -> tuple[dict[str, dict[Key, tuple[str, ...]]], dict[tuple[str, str], Scan]]:
     """Each key once, with all the relations asked of it; each scan once, with the largest limit."""
-    keys: dict[str, dict[Key, set[str]]] = {}
+    keys: dict[str, dict[Key, tuple[str, ...]]] = {}
     scans: dict[tuple[str, str], Scan] = {}
     for wanted in level:
-        if isinstance(wanted, Select):
-            keys.setdefault(wanted.table, {}).setdefault(wanted.key, set()).update(wanted.follow)
-        elif (known := scans.get((wanted.name, wanted.value))) is None:
+        if type(wanted) is Select:
+            by_key = keys.get(wanted.table)
+            if by_key is None:
+                by_key = keys[wanted.table] = {}
+            known = by_key.get(wanted.key)
+            if not known:
+                by_key[wanted.key] = wanted.follow
+            elif wanted.follow and wanted.follow != known:
+                by_key[wanted.key] = tuple(dict.fromkeys((*known, *wanted.follow)))
+        elif isinstance(wanted, Scan):
+            scan = scans.get((wanted.name, wanted.value))
+            if scan is not None:
+                follow = tuple(dict.fromkeys((*scan.follow, *wanted.follow)))
+                wanted = Scan(wanted.name, wanted.value, max(scan.limit, wanted.limit), follow)
             scans[wanted.name, wanted.value] = wanted
-        else:
-            follow = tuple(dict.fromkeys((*known.follow, *wanted.follow)))
-            scans[wanted.name, wanted.value] = Scan(wanted.name, wanted.value, max(known.limit, wanted.limit), follow)
     return keys, scans

@@ -6,9 +6,8 @@ A table knows its key and its indexes, nothing of what the rows mean. `SPECS` li
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from operator import attrgetter
 from typing import Any, Generic, TypeVar
-
-import msgspec
 
 from stepwell.engine import model
 from stepwell.engine.model import Key, LaneState, Row
@@ -16,19 +15,17 @@ from stepwell.engine.model import Key, LaneState, Row
 R = TypeVar("R", bound=Row)
 
 
-class Spec(msgspec.Struct, frozen=True):
+class Spec:
     """A table's name, row type, key columns, and indexes: a name → the value a row is found under (`None`: not in the index)."""
 
-    name: str
-    row: type[Row]
-    key: tuple[str, ...]
-    indexes: dict[str, Callable[[Any], str | None]] = {}
+    __slots__ = ("indexes", "key", "key_of", "name", "row")
 
-    def key_of(self, row: Row) -> Key:
-        """The row's key: a string, or a tuple where the key has several columns."""
-        if len(self.key) == 1:
-            return getattr(row, self.key[0])  # type: ignore[no-any-return]
-        return tuple(getattr(row, column) for column in self.key)
+    def __init__(
+        self, name: str, row: type[Row], key: tuple[str, ...], indexes: dict[str, Callable[[Any], str | None]] | None = None
+    ) -> None:
+        self.name, self.row, self.key, self.indexes = name, row, key, indexes or {}
+        # A row's key: a string, or a tuple where the key has several columns.
+        self.key_of: Callable[[Row], Any] = attrgetter(*key)
 
 
 SPECS: dict[str, Spec] = {
@@ -85,6 +82,9 @@ class Table(Generic[R]):
 
     def put(self, key: Key, row: R) -> None:
         """Set the row under its key, replacing an earlier one."""
+        if not self._indexes:
+            self.rows[key] = row
+            return
         before = self.rows.get(key)
         self.rows[key] = row
         for value_of, index in self._indexes:

@@ -98,6 +98,11 @@ class View(Tables):
         """Whether the row is here, or known to be absent."""
         return key in self.by_name[table].rows or key in self._absent[table]
 
+    def unknown(self, table: str, keys: Iterable[Key]) -> list[Key]:
+        """Those of the keys whose rows are neither here nor known to be absent."""
+        rows, absent = self.by_name[table].rows, self._absent[table]
+        return [key for key in keys if key not in rows and key not in absent]
+
     def knows_scan(self, name: str, value: str, limit: int) -> bool:
         """Whether the scan was loaded with at least this limit."""
         scan = self._scans.get((name, value))

@@ -52,7 +52,7 @@ class Codec:
         """The value's canonical JSON. `mark`: with marked floats. Raises `UsageError` for what JSON cannot hold."""
         try:
             raw = _encoder.encode(value)
-            if _NOT_PLAIN.search(raw) is None or raw == b"null":
+            if value is None or _NOT_PLAIN.search(raw) is None:
                 return raw
             plain = msgspec.to_builtins(value, str_keys=True, enc_hook=_enc_hook)
             return canonical(_marked(plain) if mark and self._marks else plain)

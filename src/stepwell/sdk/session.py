@@ -198,9 +198,7 @@ class Session:
                 f"step {id!r} was called inside step {inside.id!r}: a step cannot hold steps; "
                 "call it after the other one, or call the plain function"
             )
-        if self.closing is not None:
-            raise type(self.closing)(*self.closing.args)
-        if self._main is None or self._main.done():
+        if self.closing is None and (self._main is None or self._main.done()):
             raise UsageError(f"step {id!r} was called after function {self.function.id!r} had ended: await all steps inside the function")
         if not isinstance(id, str) or not id:
             raise UsageError(f"a step's id must be a string that is not empty, not {id!r}")
@@ -213,13 +211,13 @@ class Session:
         return request
 
     async def _perform(self, request: Request) -> Any:
-        del self._unstarted[request.hash]
+        self._unstarted.pop(request.hash, None)
+        if self.closing is not None:
+            raise type(self.closing)(*self.closing.args)
         memo = self.memos.get(request.hash)
         if memo is not None:
             return self._consume(request, memo)
         self._left = 0
-        if self.closing is not None:
-            raise type(self.closing)(*self.closing.args)
         self.open[request.hash] = request
         task = request.task = asyncio.current_task()
         self._seq += 1
