@@ -67,9 +67,24 @@ Verdict = Call | Json
 
 
 class Request:
-    """A step that the function has asked for and has no result of yet."""
+    """A step that the function has asked for and has no result of yet. `direct`: its task has nothing else to do."""
 
-    __slots__ = ("codec", "fn", "future", "hash", "id", "index", "opts", "retries", "sleep", "sleep_from", "state", "task", "timeout_s")
+    __slots__ = (
+        "codec",
+        "direct",
+        "fn",
+        "future",
+        "hash",
+        "id",
+        "index",
+        "opts",
+        "retries",
+        "sleep",
+        "sleep_from",
+        "state",
+        "task",
+        "timeout_s",
+    )
 
     def __init__(self, id: str, index: int) -> None:
         self.id, self.index = id, index
@@ -79,20 +94,21 @@ class Request:
         self.task: asyncio.Task[Any] | None = None
         self.fn: Callable[[], Coroutine[Any, Any, Any]] | None = None
         self.codec = ANY
+        self.direct = False
         self.sleep: str | int | None = None
         self.sleep_from = 0.0
         self.opts: Json | None = None
         self.retries: int | None = None
         self.timeout_s: float | None = None
 
-    def ran(self, data: Json, began: float, ended: float) -> Op:
+    def ran(self, data: Json, began: float, ended: float, race: bool) -> Op:
         """The op of its result."""
         return Op(
             op="StepRun",
             id=self.hash,
             name=self.id,
             display_name=self.id,
-            opts=self.opts,
+            opts=self._opts(race),
             data=data,
             user_id=self.id,
             index=self.index,
@@ -100,26 +116,32 @@ class Request:
             duration_ms=int((ended - began) * 1000),
         )
 
-    def failed(self, failure: Failure, final: bool) -> Op:
+    def failed(self, failure: Failure, final: bool, race: bool) -> Op:
         """The op of its failure."""
         return Op(
             op="StepFailed" if final else "StepError",
             id=self.hash,
             name=self.id,
             display_name=self.id,
-            opts=self.opts,
+            opts=self._opts(race),
             error=failure.error,
             user_id=self.id,
             index=self.index,
         )
 
-    def told(self, now: float) -> Op:
+    def told(self, now: float, race: bool) -> Op:
         """The op that leaves it to the server: to plan it, or to wake the run. A sleep is told as what is left of it."""
         op, name = "StepPlanned", self.id
         if self.sleep is not None:
             op = "Sleep"
             name = self.sleep if isinstance(self.sleep, str) else f"{max(0, self.sleep - int((now - self.sleep_from) * 1000))}ms"
-        return Op(op=op, id=self.hash, name=name, display_name=self.id, opts=self.opts, user_id=self.id, index=self.index)
+        return Op(op=op, id=self.hash, name=name, display_name=self.id, opts=self._opts(race), user_id=self.id, index=self.index)
+
+    def _opts(self, race: bool) -> Json | None:
+        """`race`: when it is done the run is to be called at once, and not when its whole group is (§5.8)."""
+        if not race:
+            return self.opts
+        return b'{"parallelMode":"race"}' if self.opts is None else b'{"parallelMode":"race",' + self.opts[1:]
 
     @property
     def is_long_sleep(self) -> bool:

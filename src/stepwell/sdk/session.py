@@ -9,6 +9,8 @@ does with steps comes down to this:
   **Several** are answered as a plan; each then comes back as a targeted call, which is handed to the task that waits for it.
 * While some branch waits for something else than a step, no call is ended by a plan: new steps run side by side in this call, and
   a sleep is told only when nothing else is under way, or after `HOLD_MAX_S`.
+* A planned step is told as a race where its branch has more to do than this step: branches go on independently of each other. Steps
+  that are gathered directly are joined, which saves a call each.
 * A sleep, a plan, a failed step, the function's end: these end the call. Steps asked for while no call is there wait for the next.
 
 The ids of steps depend on users' ids and their repetitions only, never on timing.
@@ -30,7 +32,7 @@ from stepwell.protocol.failures import error_json
 from stepwell.protocol.ops import Op
 from stepwell.sdk.failure import Failure, failure_of, step_failure
 from stepwell.sdk.request import Call, Request, Scope, State, Verdict, decode_memo, scope, vanished
-from stepwell.sdk.waiting import waits_elsewhere
+from stepwell.sdk.waiting import waits_elsewhere, wants_any
 
 if TYPE_CHECKING:
     from stepwell.sdk.app import Function
@@ -211,7 +213,7 @@ class Session:
         return request
 
     async def _perform(self, request: Request) -> Any:
-        self._unstarted.pop(request.hash, None)
+        started = self._unstarted.pop(request.hash, None)
         if self.closing is not None:
             raise type(self.closing)(*self.closing.args)
         memo = self.memos.get(request.hash)
@@ -222,6 +224,8 @@ class Session:
         task = request.task = asyncio.current_task()
         self._seq += 1
         try:
+            request.direct = started is not None and task is not None and task.get_coro() is started[1]
+            del started
             call = self.targets.pop(request.hash, None)
             if call is not None:
                 self._begin(request, call)
@@ -312,7 +316,7 @@ class Session:
             if failure is not None:
                 self._fail(request, call, failure, targeted)
                 return False, None
-            op = request.ran(data, began, time.time())
+            op = request.ran(data, began, time.time(), targeted and self._races(request))
             if targeted or call.checkpoint is None:
                 self._told(request, call, Ops(ops=(op,), request_version=REQUEST_VERSION))
                 return False, None
@@ -345,7 +349,7 @@ class Session:
         """A step has failed: the call ends with it, when no other step runs in this call."""
         tries = call.request.max_attempts if request.retries is None else min(request.retries + 1, call.request.max_attempts)
         final = not failure.retriable or call.attempt + 1 >= tries
-        op = request.failed(failure, final)
+        op = request.failed(failure, final, targeted and self._races(request))
         answer = Ops(
             ops=(op,),
             request_version=REQUEST_VERSION,
@@ -493,7 +497,11 @@ class Session:
     def _tell(self, request: Request) -> Op:
         """Leave a request to the server."""
         request.state = State.TOLD
-        return request.told(self.loop.time())
+        return request.told(self.loop.time(), len(self.open) > 1 and self._races(request))
+
+    def _races(self, request: Request) -> bool:
+        """Whether somebody goes on when this step is done, without waiting for those beside it."""
+        return not request.direct or (self._main is not None and wants_any(self._main))
 
     def _miss_targets(self) -> None:
         """The function does not ask for these steps any more: its code has changed, or it went another way. Nobody will wait for them."""

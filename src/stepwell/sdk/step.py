@@ -15,8 +15,8 @@ from stepwell.protocol.codec import Json
 from stepwell.sdk.durations import Duration, When, duration_ms, time_ms
 from stepwell.sdk.event import Event, outgoing_of
 from stepwell.sdk.options import retries_of
-from stepwell.sdk.serializer import codec_of, result_codec
 from stepwell.sdk.request import scope
+from stepwell.sdk.serializer import codec_of, result_codec
 from stepwell.sdk.session import Session, current
 
 if TYPE_CHECKING:

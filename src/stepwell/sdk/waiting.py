@@ -20,6 +20,19 @@ def waits_elsewhere(task: asyncio.Future[Any], asking: set[asyncio.Task[Any] | N
     return _elsewhere(task, asking, set())
 
 
+def wants_any(task: asyncio.Task[Any]) -> bool:
+    """Whether the task waits for the first of several: `wait(…, FIRST_COMPLETED)`, `as_completed`."""
+    coroutine: Any = task.get_coro()
+    while coroutine is not None:
+        code, frame = getattr(coroutine, "cr_code", None), getattr(coroutine, "cr_frame", None)
+        if code is not None and frame is not None and code.co_filename.endswith("asyncio/tasks.py"):
+            first = frame.f_locals.get("return_when", asyncio.ALL_COMPLETED) != asyncio.ALL_COMPLETED
+            if first or code.co_name == "_wait_for_one":
+                return True
+        coroutine = getattr(coroutine, "cr_await", None)
+    return False
+
+
 def _elsewhere(future: asyncio.Future[Any], asking: set[asyncio.Task[Any] | None], seen: set[int]) -> bool:
     if id(future) in seen or future.done() or future in asking:
         return False
@@ -35,11 +48,13 @@ def _elsewhere(future: asyncio.Future[Any], asking: set[asyncio.Task[Any] | None
     if isinstance(waiter, asyncio.Task) or hasattr(waiter, "_children"):
         return _elsewhere(waiter, asking, seen)
     joined = _joined(future.get_coro())
-    return True if joined is None else _any(joined, asking, seen)
+    return joined is None or (joined != () and _any(joined, asking, seen))
 
 
 def _any(futures: Iterable[Any], asking: set[asyncio.Task[Any] | None], seen: set[int]) -> bool:
-    return any(_elsewhere(future, asking, seen) for future in futures)
+    alive = [future for future in futures if not future.done()]
+    # With all of them done, the task that joined them is about to go on.
+    return not alive or any(_elsewhere(future, asking, seen) for future in alive)
 
 
 def _joined(coroutine: Any) -> Iterable[Any] | None:

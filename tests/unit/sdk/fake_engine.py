@@ -47,6 +47,7 @@ class FakeEngine:
         self._pending: set[str] = set()
         self._joined = False
         self._known: set[str] = set()
+        self._reset: set[str] = set()
         self._fences = itertools.count(1)
         self._jobs: asyncio.Queue[tuple[str, str, int]] = asyncio.Queue()
         self._end: asyncio.Future[Answer] | None = None
@@ -60,7 +61,8 @@ class FakeEngine:
             try:
                 while not self._end.done():
                     job = asyncio.ensure_future(self._jobs.get())
-                    await asyncio.wait({job, self._end, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+                    waited: set[asyncio.Future[Any]] = {job, self._end, *tasks}
+                    await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
                     for task in [task for task in tasks if task.done()]:
                         tasks.discard(task)
                         task.result()
@@ -100,9 +102,15 @@ class FakeEngine:
     async def _call(self, item: str, step_id: str, attempt: int) -> None:
         assert self._end is not None
         assert len(self.calls) < CALLS_MAX, "the run goes round in circles"
+        # Replayed: each call goes to another process, so to say.
+        executor = Executor(self.app) if self.forgets else self.executor
+        answer = await executor.call(self.request(item, step_id, attempt), self._checkpoint if self.checkpoints else None)
         if self.forgets:
-            await self.executor.forget(self.run_id)
-        answer = await self.executor.call(self.request(item, step_id, attempt), self._checkpoint if self.checkpoints else None)
+            await executor.close()
+        if item in self._reset:
+            # An accepted checkpoint gives the item its full attempts again.
+            self._reset.discard(item)
+            attempt = 0
         self.calls.append((step_id if step_id == "step" else self.name(step_id), answer))
         match answer:
             case Returned():
@@ -156,7 +164,7 @@ class FakeEngine:
         self.memos[op.id] = memo
         self.finished.append(op.user_id or op.display_name)
         self._pending.discard(op.id)
-        if not self._joined:
+        if not self._joined or b'"race"' in (op.opts or b""):
             self._jobs.put_nowait((op.id, "step", 0))
         elif not self._pending:
             self.plan = self._joined = False
@@ -174,6 +182,7 @@ class FakeEngine:
         if self.refuse is not None:
             refuse, self.refuse = self.refuse, None
             raise refuse
+        self._reset.add(checkpoint.item_id)
         for op in checkpoint.ops:
             assert op.op == "StepRun"
             self.ops[op.id] = op
