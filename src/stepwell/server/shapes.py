@@ -85,7 +85,7 @@ def page_run(run: Run, function: FunctionRow | None, event: EventRow | None) -> 
         "started_ms": run.started_ms,
         "ended_ms": run.ended_ms,
         "steps": run.steps,
-        "origin": run.origin,
+        "origin": run.origin if run.cause == "rerun" else None,
     }
 
 
