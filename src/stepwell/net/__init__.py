@@ -1,1 +1,1 @@
-"""HTTP and sockets: I/O without knowledge of ours."""
+"""I/O that knows nothing of ours: an HTTP/1.1 client and framed sockets. What a request or a frame means is not known here."""

@@ -1,0 +1,91 @@
+"""From a host's name to a connected socket: addresses of both families, raced as RFC 8305 says.
+
+`loop.create_connection` can race them too, but not uvloop's. A host whose IPv6 address is a black hole must not cost every call the
+whole connect time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from itertools import chain, zip_longest
+from typing import Any
+
+from stepwell.net.http_errors import Unreachable
+
+RACE_DELAY_S = 0.25
+"""How long an address is tried alone before the next one joins."""
+KEEPALIVE_S = 30
+"""Silence after which the kernel asks whether the other side is there; a call may be silent for hours, its machine may not."""
+KEEPALIVE_INTERVAL_S = 10
+KEEPALIVE_PROBES = 3
+
+Address = tuple[int, Any]
+"""A family and what `connect` takes."""
+
+
+async def open_socket(host: str, port: int, *, race_delay_s: float = RACE_DELAY_S) -> socket.socket:
+    """A connected socket, to whichever address answers first. Raises `Unreachable` naming the host and each cause."""
+    addresses = await _addresses(host, port)
+    failures: list[str] = []
+    pending: set[asyncio.Task[socket.socket]] = set()
+    try:
+        for i, address in enumerate(addresses):
+            pending.add(asyncio.ensure_future(_connected(*address)))
+            is_last = i == len(addresses) - 1
+            while pending:
+                done, pending = await asyncio.wait(pending, timeout=None if is_last else race_delay_s, return_when=asyncio.FIRST_COMPLETED)
+                won = [task.result() for task in done if task.exception() is None]
+                for extra in won[1:]:
+                    extra.close()
+                if won:
+                    return won[0]
+                failures += [str(task.exception()) for task in done]
+                if not is_last:
+                    break  # refused, or slow: the next address joins
+    finally:
+        for task in pending:
+            if not task.cancel() and task.exception() is None:
+                task.result().close()
+    raise Unreachable("; ".join(dict.fromkeys(failures)))
+
+
+async def _addresses(host: str, port: int) -> list[Address]:
+    """The host's addresses, its families by turns, in the resolver's order."""
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise Unreachable(f"the host {host!r} has no address: {getattr(error, 'strerror', None) or error}") from error
+    by_family: dict[int, list[Address]] = {}
+    for family, _, _, _, address in found:
+        by_family.setdefault(family, []).append((family, address))
+    return [address for address in chain.from_iterable(zip_longest(*by_family.values())) if address is not None]
+
+
+async def _connected(family: int, address: Any) -> socket.socket:
+    made = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        made.setblocking(False)
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _keep_alive(made)
+        await asyncio.get_running_loop().sock_connect(made, address)
+    except OSError as error:
+        made.close()
+        cause = os.strerror(error.errno) if error.errno else str(error)
+        raise OSError(f"{address[0]} port {address[1]}: {cause}") from None
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+def _keep_alive(made: socket.socket) -> None:
+    """Ask the kernel to notice a machine that is gone. Platforms differ in what they let one set."""
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", KEEPALIVE_S), ("TCP_KEEPINTVL", KEEPALIVE_INTERVAL_S), ("TCP_KEEPCNT", KEEPALIVE_PROBES)):
+        option = getattr(socket, name, None)
+        if option is not None:
+            with contextlib.suppress(OSError):
+                made.setsockopt(socket.IPPROTO_TCP, option, value)
