@@ -1,48 +1,82 @@
-"""Calls over HTTP, to apps that serve an SDK (inngest-protocol §4)."""
+"""Calls over HTTP, to apps that serve an SDK (inngest-protocol §4).
+
+What the answer means is `protocol`'s to say, what can go wrong on the way is the pool's; this puts the two together.
+"""
 
 from __future__ import annotations
 
 import time
+from functools import lru_cache
 from urllib.parse import quote, urlsplit
 
 from stepwell.drivers.base import CheckpointFn
-from stepwell.errors import CallError
+from stepwell.errors import CallError, UsageError
 from stepwell.net.http_client import Pool
-from stepwell.protocol.calls import Answer, CallRequest, encode_call, failed, parse_answer
+from stepwell.protocol.calls import CALL_TIMEOUT_MS, Answer, CallRequest, encode_call, failed, parse_answer
 from stepwell.protocol.signatures import sign
+
+HINTS = {
+    "http_unreachable": "Is the app running, and is its URL right?",
+    "request_duration_too_long": "Cut what takes so long into steps.",
+    "output_too_large": "Store what is large elsewhere, and return its address.",
+}
+"""What to do about a failure, by its code (§4.7)."""
 
 
 class HttpDriver:
-    """Posts call requests, signed where there is a signing key. `kind` is the server's: `dev` or `cloud`."""
+    """Posts call requests, signed where there is a signing key.
 
-    def __init__(self, pool: Pool, *, kind: str = "dev", signing_key: str | None = None) -> None:
-        self._pool, self._kind, self._signing_key = pool, kind, signing_key
+    `kind` is the server's: `dev` or `cloud`. No call takes longer than `timeout_ms`, whatever its request allows. Apps over HTTP
+    report checkpoints by requests of their own, so a call's `checkpoint` is not used.
+    """
+
+    def __init__(self, pool: Pool, *, kind: str = "dev", signing_key: str | None = None, timeout_ms: int = CALL_TIMEOUT_MS) -> None:
+        self._pool, self._signing_key, self._timeout_ms = pool, signing_key, timeout_ms
+        self._fixed = {"content-type": "application/json", "x-inngest-server-kind": kind}
 
     async def call(self, request: CallRequest, checkpoint: CheckpointFn) -> Answer:
         """Post the request and read the answer. What goes wrong on the way is a failed attempt that may be retried (§4.7)."""
         body = encode_call(request)
         headers = {
-            "content-type": "application/json",
-            "x-inngest-server-kind": self._kind,
+            **self._fixed,
             "x-inngest-req-version": str(request.request_version),
             "x-run-id": request.run_id,
             "x-request-id": request.request_id,
             "x-inngest-job-id": request.item_id,
-            "x-inngest-generation-id": str(request.fence),
-            "x-inngest-step-id": request.step_id,
+            "x-inngest-step-id": in_header(request.step_id),
         }
+        if request.fence > 0:
+            headers["x-inngest-generation-id"] = str(request.fence)
         if self._signing_key is not None:
             headers["x-inngest-signature"] = sign(body, self._signing_key, int(time.time()))
+        timeout_s = min(request.timeout_ms, self._timeout_ms) / 1000
         try:
-            response = await self._pool.request("POST", call_url(request), headers=headers, body=body, timeout_s=request.timeout_ms / 1000)
+            response = await self._pool.request(
+                "POST", call_url(request.url, request.function_id, request.step_id), headers=headers, body=body, timeout_s=timeout_s
+            )
         except CallError as error:
-            return failed(error.code, str(error))
+            return failed(error.code, f"{error}. {HINTS.get(error.code, '')}".strip(), code=error.code)
+        except UsageError as error:
+            # The app registered an address to which nothing can be sent; it may register another one before the next attempt.
+            return failed("http_unreachable", str(error), code="http_unreachable")
         return parse_answer(response.status, response.headers, response.body, now_ms=time.time_ns() // 1_000_000)
 
 
-def call_url(request: CallRequest) -> str:
+@lru_cache(maxsize=4096)
+def call_url(url: str, function_id: str, step_id: str) -> str:
     """The function's URL with the function and the step in its query, in place of what registration wrote there (§4.1)."""
-    parts = urlsplit(request.url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise UsageError(f"{url!r} is no address: {error}") from None
     kept = [pair for pair in parts.query.split("&") if pair and pair.split("=", 1)[0] not in ("fnId", "stepId")]
-    query = "&".join([*kept, f"fnId={quote(request.function_id, safe='')}", f"stepId={quote(request.step_id, safe='')}"])
+    query = "&".join([*kept, f"fnId={quote(function_id, safe='')}", f"stepId={quote(step_id, safe='')}"])
     return parts._replace(query=query).geturl()
+
+
+def in_header(step_id: str) -> str:
+    """A step's id as a header may hold it. SDKs send hashes, but an app may choose others: those get their percent form."""
+    return step_id if step_id.isascii() and step_id.isprintable() else quote(step_id, safe="")
+
+
+__all__ = ["HttpDriver"]
