@@ -50,6 +50,7 @@ def _serving(command: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option("--retry-interval", type=float, help="Seconds between retries, in place of the backoff table."),
         click.option("-u", "--url", "urls", multiple=True, help="An app's URL to sync; may be given several times."),
+        click.option("--children", default=2, show_default=True, help="Child processes that run APP."),
         click.option("--poll-interval", type=float, default=5.0, show_default=True, help="Seconds between syncs of known apps."),
     ):
         command = option(command)
@@ -57,10 +58,13 @@ def _serving(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @main.command()
+@click.argument("app", required=False)
 @_serving
 @click.option("--no-discovery", is_flag=True, help="Do not look for apps on this machine's usual ports.")
 @click.option("--no-poll", is_flag=True, help="Do not sync known apps again and again.")
 def dev(
+    app: str | None,
+    children: int,
     port: int,
     host: str,
     db: Path,
@@ -70,7 +74,7 @@ def dev(
     no_discovery: bool,
     no_poll: bool,
 ) -> None:
-    """A server for development: no keys, bound to this machine."""
+    """A server for development: no keys, bound to this machine. APP is `file.py[:name]` or `module:name`; it reloads when its code changes."""
     from stepwell.server.host import HostOptions
 
     if host not in ("127.0.0.1", "::1", "localhost"):
@@ -78,6 +82,9 @@ def dev(
     _serve(
         HostOptions(
             kind="dev",
+            app=app,
+            children=children,
+            reload=app is not None,
             db=db,
             host=host,
             port=port,
@@ -90,11 +97,14 @@ def dev(
 
 
 @main.command()
+@click.argument("app", required=False)
 @_serving
 @click.option("--event-key", "event_keys", multiple=True, help="A key that events may be sent with.")
 @click.option("--signing-key", help="The key that calls and syncs are signed with.")
 @click.option("--admin-token", help="The token that the page and /api ask for.")
 def start(
+    app: str | None,
+    children: int,
     port: int,
     host: str,
     db: Path,
@@ -124,7 +134,16 @@ def start(
     )
     _serve(
         HostOptions(
-            kind="cloud", db=db, host=host, port=port, urls=urls, poll_s=poll_interval, retry_interval_ms=_ms(retry_interval), keys=keys
+            kind="cloud",
+            app=app,
+            children=children,
+            db=db,
+            host=host,
+            port=port,
+            urls=urls,
+            poll_s=poll_interval,
+            retry_interval_ms=_ms(retry_interval),
+            keys=keys,
         )
     )
 

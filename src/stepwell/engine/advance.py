@@ -188,7 +188,7 @@ class Advance:
                     opts=op.opts,
                     memo=memo,
                     attempts=attempts,
-                    queued_ms=self.now_ms if started_ms is None else min(started_ms, self.now_ms),
+                    queued_ms=min(op.started_ms, self.now_ms) if op.started_ms else self.now_ms,
                     started_ms=started_ms,
                     ended_ms=ended_ms,
                     position=self._finished if memo is not None else -1,

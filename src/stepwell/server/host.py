@@ -13,15 +13,20 @@ from typing import Any
 
 import msgspec
 import uvicorn
+import watchfiles
 
 from stepwell.drivers.http import HttpDriver
+from stepwell.drivers.process import ProcessDriver
 from stepwell.engine.registry import Settings
 from stepwell.errors import UsageError
 from stepwell.net.http_client import Pool
+from stepwell.protocol.functions import parse_registration
+from stepwell.runtime.dispatcher import MakeCall
 from stepwell.runtime.node import Node
 from stepwell.server.app import Server
 from stepwell.server.auth import Keys
 from stepwell.server.discovery import Discovery
+from stepwell.server.ingest import Ingest
 from stepwell.server.sdk_api import SdkApi
 from stepwell.store.sqlite import SqliteStore
 
@@ -31,12 +36,19 @@ SWITCH_INTERVAL_S = 0.0005
 
 
 class HostOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What `stepwell dev` and `stepwell start` are told. `kind` is `dev` or `cloud`; `poll_s` `None` means no polling."""
+    """What `stepwell dev` and `stepwell start` are told.
+
+    `kind` is `dev` or `cloud`; `app` (`module:name` or `file.py[:name]`) runs in `children` child processes, anew when its code changes
+    where `reload` is set; `poll_s` `None` means no polling.
+    """
 
     kind: str
     db: Path
     host: str = "127.0.0.1"
     port: int = 8288
+    app: str | None = None
+    children: int = 2
+    reload: bool = False
     urls: tuple[str, ...] = ()
     discover: bool = False
     poll_s: float | None = None
@@ -69,9 +81,22 @@ async def run_host(options: HostOptions, say: Callable[[str], None] = print, on_
     listener = bound(options.host, options.port)
     pool = Pool()
     driver = HttpDriver(pool, kind=options.kind, signing_key=options.keys.signing_key)
+    children: ProcessDriver | None = None
+    drivers: dict[str, MakeCall] = {"http": driver.call}
+    if options.app is not None:
+        children = ProcessDriver(
+            options.app,
+            children=options.children,
+            lock_path=Path(f"{options.db}.d") / "children.lock",
+            on_send=lambda body, seed: _store(server.ingest, body, seed),
+            on_registration=lambda body: sdk_api.sync(parse_registration(body), "process"),
+            on_problem=say,
+            say=say,
+        )
+        drivers["process"] = children.call
     node = Node(
         SqliteStore(options.db),
-        drivers={"http": driver.call},
+        drivers=drivers,
         settings=Settings(retry_interval_ms=options.retry_interval_ms),
         node_id=socket.gethostname(),
     )
@@ -90,29 +115,53 @@ async def run_host(options: HostOptions, say: Callable[[str], None] = print, on_
     http = _Uvicorn(uvicorn.Config(server, lifespan="off", log_level="warning", access_log=False, timeout_graceful_shutdown=3))
     serving = asyncio.create_task(http.serve(sockets=[listener]))
     discovery = Discovery(node, sdk_api, pool, kind=options.kind, signing_key=options.keys.signing_key, say=say)
-    watching = asyncio.create_task(discovery.watch(options.urls, poll_s=options.poll_s, discover=options.discover))
+    watching = [asyncio.create_task(discovery.watch(options.urls, poll_s=options.poll_s, discover=options.discover))]
     try:
         await http.ready.wait()
+        if children is not None:
+            await children.start()
+            if options.reload:
+                watching.append(asyncio.create_task(_reload(children, options.app, say)))
         address = f"http://{shown_host(options.host)}:{listener.getsockname()[1]}"
         say(f"Stepwell is ready: {address}")
         if on_ready is not None:
             on_ready(node, address)
         # A search for apps may end by itself; one that fails ends the server, visibly, as every other part does.
         parts: list[asyncio.Future[Any]] = [asyncio.ensure_future(stopping.wait()), serving, node.failed()]
-        searching: list[asyncio.Future[Any]] = [watching]
         while not any(part.done() for part in parts):
-            await asyncio.wait([*parts, *searching], return_when=asyncio.FIRST_COMPLETED)
-            if watching.done() and searching:
-                searching.clear()
-                watching.result()
+            await asyncio.wait([*parts, *watching], return_when=asyncio.FIRST_COMPLETED)
+            for watch in [watch for watch in watching if watch.done()]:
+                watching.remove(watch)
+                watch.result()
     finally:
-        watching.cancel()
+        for watch in watching:
+            watch.cancel()
+        if children is not None:
+            await children.stop(options.drain_s)
         if not await node.drain(options.drain_s):
             say(f"{node.calls_out} calls did not come back within {options.drain_s:g} s; they are made again at the next start")
         http.should_exit = True
-        await asyncio.gather(serving, watching, return_exceptions=True)
+        await asyncio.gather(serving, *watching, return_exceptions=True)
         await node.stop()
         await pool.close()
+
+
+async def _store(ingest: Ingest, body: bytes, seed: str) -> list[str]:
+    """Store the events that a child sends. Raises `ProtocolError` for a bad one."""
+    ids, error = await ingest.take(body, seed or None)
+    if error is not None:
+        raise error
+    return list(ids)
+
+
+async def _reload(children: ProcessDriver, app: str | None, say: Callable[[str], None]) -> None:
+    """Start the children anew whenever a Python file beside the app changes."""
+    place = Path((app or "").partition(":")[0])
+    folder = place.resolve().parent if place.suffix == ".py" else Path.cwd()
+    async for changes in watchfiles.awatch(folder, watch_filter=watchfiles.PythonFilter()):
+        names = ", ".join(sorted({Path(path).name for _, path in changes})[:3])
+        if await children.reload():
+            say(f"{names} changed: the app runs anew")
 
 
 def bound(host: str, port: int) -> socket.socket:
