@@ -29,7 +29,7 @@ from stepwell.errors import Parked, ProtocolError, Superseded, Unwind, UsageErro
 from stepwell.protocol.calls import Answer, Checkpoint, Failed, Lost, Ops, Returned
 from stepwell.protocol.codec import Json
 from stepwell.protocol.failures import error_json
-from stepwell.protocol.ops import Op
+from stepwell.protocol.ops import STEP_OUTPUT_BYTES_MAX, Op
 from stepwell.sdk.failure import Failure, failure_of, step_failure
 from stepwell.sdk.request import Call, Request, Scope, State, Verdict, decode_memo, scope, vanished
 from stepwell.sdk.waiting import waits_elsewhere, wants_any
@@ -297,6 +297,8 @@ class Session:
             try:
                 value = await request.run()
                 data = request.codec.encode(value, mark=True)
+                if len(data) > STEP_OUTPUT_BYTES_MAX:
+                    raise UsageError(_too_large(f"step {request.id!r}", len(data)))
                 value = request.codec.decode(data, marked=True)
             except (Exception, SystemExit) as error:
                 failure = step_failure(error)
@@ -559,11 +561,18 @@ class Session:
                 error = UsageError(f"function {self.function.id!r} ended while step {left[0]!r} was not finished: await every step")
             else:
                 try:
-                    return Returned(data=self.function.result.encode(main.result()))
+                    data = self.function.result.encode(main.result())
+                    if len(data) <= STEP_OUTPUT_BYTES_MAX:
+                        return Returned(data=data)
+                    error = UsageError(_too_large(f"function {self.function.id!r}", len(data)))
                 except UsageError as refused:
                     error = UsageError(f"the result of function {self.function.id!r}: {refused}")
         failure = failure_of(error)
         return Failed(error=failure.error, retriable=failure.retriable, retry_after_ms=failure.retry_after_ms)
+
+
+def _too_large(what: str, size: int) -> str:
+    return f"the result of {what} has {size} bytes; at most {STEP_OUTPUT_BYTES_MAX} are stored: put it elsewhere, and return its address"
 
 
 def _retrieve(task: asyncio.Task[Any]) -> None:

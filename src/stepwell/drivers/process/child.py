@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from stepwell.drivers.base import CheckpointFn
-from stepwell.errors import ProtocolError, Superseded
+from stepwell.errors import Superseded
+from stepwell.net.frames import FrameConnection, adopt
 from stepwell.protocol.calls import Answer, CallRequest, Lost
 from stepwell.protocol.codec import Json
 from stepwell.protocol.frames import (
@@ -65,7 +66,7 @@ class CallInHand:
             self.future.set_result(answer)
 
 
-class ChildProcess(asyncio.Protocol):
+class ChildProcess:
     """A child. `ready` is its registration, or its failure as `ChildFailed`; `ended` is set when the process is gone."""
 
     def __init__(self, *, on_send: SendFn, on_change: Callable[[], None]) -> None:
@@ -78,8 +79,7 @@ class ChildProcess(asyncio.Protocol):
         self.pid = 0
         self.ping: int | None = None
         self._on_send, self._on_change = on_send, on_change
-        self._transport: asyncio.Transport | None = None
-        self._buffer = bytearray()
+        self._link = FrameConnection(self._take, self._on_closed)
         self._tasks: set[asyncio.Task[None]] = set()
         self._problem = b""
         self._closed = self._gone = False
@@ -106,8 +106,7 @@ class ChildProcess(asyncio.Protocol):
         self.pid = process.pid
         self.how = "is alive"
         threading.Thread(target=self._watch, args=(process, problem_read), name=f"child-{self.pid}", daemon=True).start()
-        ours.setblocking(False)
-        await self._loop.create_connection(lambda: self, sock=ours)
+        await adopt(ours, self._link)
 
     def _watch(self, process: subprocess.Popen[bytes], problem_fd: int) -> None:
         """In a thread of its own: wait for the end. What the child leaves behind in its group goes with it, before its number is free."""
@@ -138,8 +137,7 @@ class ChildProcess(asyncio.Protocol):
         if self.ended.is_set():
             return
         self.ended.set()
-        if self._transport is not None:
-            self._transport.abort()
+        self._link.abort()
         for task in self._tasks:
             task.cancel()
         if not self.ready.done():
@@ -178,10 +176,10 @@ class ChildProcess(asyncio.Protocol):
         return self.ping is None or self.ping > 0
 
     def give(self, call: CallInHand) -> None:
-        """Send a call."""
+        """Send a call. Raises `ProtocolError` for one that is too large for a frame."""
         call.received = False
-        self.calls[call.id] = call
         self._write(Call(call_id=call.id, request=call.request))
+        self.calls[call.id] = call
 
     def abandon(self, call: CallInHand) -> None:
         """Nobody waits for it any more, or another child has it."""
@@ -203,41 +201,17 @@ class ChildProcess(asyncio.Protocol):
 
     # The socket.
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport."""
-        self._transport = transport  # type: ignore[assignment]
-
-    def connection_lost(self, error: Exception | None) -> None:
-        """It has ended, or closed its end while it drains; what is left of it goes."""
+    def _on_closed(self, error: Exception | None) -> None:
+        """It has ended, closed its end while it drains, or said what makes no sense: what is left of it goes."""
         self._closed = True
         if self._gone:
             self._end()
-        elif not self.draining:
+        elif not self.draining or error is not None:
             self.kill()
 
-    def data_received(self, data: bytes) -> None:
-        """Take the messages that are whole."""
-        buffer = self._buffer
-        buffer += data
-        start = 0
-        while len(buffer) - start >= 4:
-            end = start + 4 + int.from_bytes(buffer[start : start + 4], "big")
-            if len(buffer) < end:
-                break
-            frame = bytes(buffer[start + 4 : end])
-            start = end
-            try:
-                self._take(frame)
-            except ProtocolError:
-                # User code wrote into the socket, or worse: nothing more that it says can be trusted.
-                self.kill()
-                return
-        del buffer[:start]
-
     def _write(self, message: FromServer) -> None:
-        frame = encode_frame(message)
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(len(frame).to_bytes(4, "big") + frame)
+        if self._link.is_open:
+            self._link.send(encode_frame(message))
 
     def _take(self, frame: bytes) -> None:
         match decode_from_child(frame):

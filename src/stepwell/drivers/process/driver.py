@@ -13,7 +13,7 @@ from typing import Any
 from stepwell.drivers.base import CheckpointFn
 from stepwell.drivers.process.child import CallInHand, ChildFailed, ChildProcess, SendFn
 from stepwell.drivers.process.lock import await_no_children
-from stepwell.errors import StoreUnavailable, UsageError
+from stepwell.errors import ProtocolError, StoreUnavailable, UsageError
 from stepwell.protocol.calls import Answer, CallRequest, Lost, Ops
 from stepwell.protocol.codec import Json
 
@@ -253,8 +253,12 @@ class ProcessDriver:
     def _place_waiting(self) -> None:
         for _ in range(len(self._waiting)):
             call = self._waiting.popleft()
-            if not call.future.done():
+            if call.future.done():
+                continue
+            try:
                 self._place(call)
+            except ProtocolError as error:
+                call.future.set_exception(error)
 
     def _withdraw(self, call: CallInHand) -> None:
         if call in self._waiting:
