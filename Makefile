@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help dev check test long bench clean
+.PHONY: help demo dev check test long bench clean
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/'
@@ -24,12 +24,19 @@ $(VENV)/.run: requirements/run.txt pyproject.toml | $(BIN)/python
 	$(PIP) --no-deps --no-build-isolation -e .
 	@touch $@
 
-$(VENV)/.test: requirements/test.txt $(VENV)/.run
+$(VENV)/.test: requirements/test.txt $(VENV)/.demo
 	$(PIP) --require-hashes -r requirements/test.txt
 	@touch $@
 
-dev: $(VENV)/.run ## Run a dev server with its database in .stepwell/
-	$(BIN)/stepwell dev
+$(VENV)/.demo: requirements/demo.txt $(VENV)/.run
+	$(PIP) --require-hashes -r requirements/demo.txt
+	@touch $@
+
+demo: $(VENV)/.demo ## The report job on real input, killed in mid-run
+	$(BIN)/python examples/report/demo.py
+
+dev: $(VENV)/.demo ## The demo's app under stepwell dev
+	REPORT_WORK=.stepwell/report $(BIN)/stepwell dev examples/report/app.py
 
 check: $(VENV)/.test ## Format, lint, types and import rules
 	$(BIN)/ruff format --check .
@@ -37,10 +44,16 @@ check: $(VENV)/.test ## Format, lint, types and import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: check ## All tests: what CI runs
+test: check chromium ## All tests: what CI runs
 	$(BIN)/pytest -m "not long"
 
-long: check ## The tests with large counts: seeds and kill rounds
+.PHONY: chromium
+chromium:
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || { \
+		if [ "$$(id -u)" = 0 ]; then apt-get update -qq && apt-get install -y -qq chromium >/dev/null; \
+		else echo "Chromium is missing, and the page's tests need it: apt-get install chromium"; exit 1; fi; }
+
+long: check chromium ## The tests with large counts: seeds and kill rounds
 	STEPWELL_SEEDS=2000 STEPWELL_KILL_ROUNDS=200 $(BIN)/pytest
 
 bench: $(VENV)/.test ## Measure, and print a table

@@ -103,7 +103,9 @@ def judge(database: Path, run_ids: list[str], calls_file: Path) -> None:
 def test_a_second_server_is_told_who_has_the_file(tmp_path: Path) -> None:
     """The file belongs to one process; the second one ends with a sentence that names the first."""
     with running(Server(tmp_path)) as server:
-        second = Process([sys.executable, "-m", "stepwell", "dev", "--port", "0", "--db", str(tmp_path / "test.db")], tmp_path / "second.log")
+        second = Process(
+            [sys.executable, "-m", "stepwell", "dev", "--port", "0", "--db", str(tmp_path / "test.db")], tmp_path / "second.log"
+        )
         with running(second):
             assert second.popen.wait(15) == 1
             assert f"in use by process {server.popen.pid}" in second.text()
@@ -138,7 +140,9 @@ def test_bad_input_is_refused_clearly(tmp_path: Path) -> None:
             assert got == status and part in answer["error"], answer
         assert refused(server.url + "/v1/runs/nonsense")[0] == 400
         assert refused(server.url + "/v1/runs/01J00000000000000000000000")[0] == 404
-        assert refused(server.url + "/fn/register", {"appName": "x", "functions": [{"id": "x-f", "name": "f", "concurrency": "no"}]})[0] == 400
+        assert (
+            refused(server.url + "/fn/register", {"appName": "x", "functions": [{"id": "x-f", "name": "f", "concurrency": "no"}]})[0] == 400
+        )
         foreign = refused(server.url + "/api/runs", headers={"origin": "http://elsewhere.example"})
         assert foreign[0] == 403
         assert refused(server.url + "/api/runs", headers={"host": "rebound.example"})[0] == 403

@@ -77,7 +77,16 @@ class Server(Process):
     def __init__(self, directory: Path, *options: str, command: str = "dev", env: Mapping[str, str] | None = None) -> None:
         log = directory / "server.log"
         said = log.stat().st_size if log.exists() else 0
-        args = [sys.executable, "-m", "stepwell", command, *([] if "--port" in options else ["--port", "0"]), "--db", str(directory / "test.db"), *options]
+        args = [
+            sys.executable,
+            "-m",
+            "stepwell",
+            command,
+            *([] if "--port" in options else ["--port", "0"]),
+            "--db",
+            str(directory / "test.db"),
+            *options,
+        ]
         if command == "dev":
             args.append("--no-discovery")
         super().__init__(args, log, env=env)

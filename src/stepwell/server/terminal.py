@@ -20,6 +20,20 @@ COLOURS = {
     "cancelled": "yellow",
 }
 BAR = 32
+WIDTH_MIN = 120
+"""A trace narrower than this says little; where the terminal is narrower, its lines are cut."""
+
+
+def _console() -> Console:
+    console = Console()
+    return console if console.width >= WIDTH_MIN else Console(width=WIDTH_MIN)
+
+
+def _table(*names: str) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for name in names:
+        table.add_column(name, no_wrap=True, overflow="ellipsis")
+    return table
 
 
 def duration_text(ms: int | None) -> str:
@@ -36,11 +50,11 @@ def status_text(status: str) -> Text:
 
 def print_runs(runs: list[dict[str, Any]]) -> None:
     """The list of runs."""
-    console = Console()
+    console = _console()
     if not runs:
         console.print("No runs yet. Send an event: stepwell send app/hello '{\"x\":1}'")
         return
-    table = Table("run", "status", "function", "trigger", "queued", "duration", box=None, pad_edge=False)
+    table = _table("run", "status", "function", "trigger", "queued", "duration")
     for run in runs:
         queued = datetime.fromtimestamp(run["queued_ms"] / 1000).strftime("%d %b %H:%M:%S")
         took = run["ended_ms"] - run["queued_ms"] if run["ended_ms"] is not None else None
@@ -50,12 +64,12 @@ def print_runs(runs: list[dict[str, Any]]) -> None:
 
 def print_trace(answer: dict[str, Any]) -> None:
     """A run's steps and tries as a waterfall, with their outputs and errors."""
-    console = Console()
+    console = _console()
     run, now_ms = answer["run"], answer["now_ms"]
     begin, end = run["queued_ms"], run["ended_ms"] or now_ms
     console.print(status_text(run["status"]), Text(run["function"]["id"], "bold"), run["id"], duration_text(end - begin))
     console.print(Text(f"  {run['trigger']['name']} {_short(run['events'][0]['data'] if run['events'] else None)}", "dim"))
-    table = Table("step", "", "", "started", "took", "result", box=None, pad_edge=False)
+    table = _table("step", "", "", "started", "took", "result")
     for attempt in answer["attempts"]:
         _attempt_row(table, "(function)", attempt, begin, end)
     for step in answer["steps"]:
