@@ -74,7 +74,10 @@ def dev(
     no_discovery: bool,
     no_poll: bool,
 ) -> None:
-    """A server for development: no keys, bound to this machine. APP is `file.py[:name]` or `module:name`; it reloads when its code changes."""
+    """A server for development: no keys, bound to this machine.
+
+    APP is `file.py[:name]` or `module:name`; it reloads when its code changes.
+    """
     from stepwell.server.host import HostOptions
 
     if host not in ("127.0.0.1", "::1", "localhost"):

@@ -142,6 +142,8 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         """Another answer, or an interim one."""
+        if self._waiter is None or self._waiter.done():
+            self.close()  # one that nobody asked for, behind the one that was
         self._headers: dict[str, str] = {}
         self._parts: list[bytes] = []
         self._size = self._head_bytes = self._header_count = 0
@@ -153,7 +155,7 @@ class Connection(asyncio.Protocol):
         self._header_count += 1
         if self._head_bytes > HEAD_BYTES_MAX or self._header_count > HEADERS_MAX:
             self._refuse(TooLarge(f"the answer's headers are more than {HEADERS_MAX}, or longer than {HEAD_BYTES_MAX} bytes"))
-        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1").strip()
         headers = self._headers
         headers[key] = f"{headers[key]}, {text}" if key in headers else text
 
