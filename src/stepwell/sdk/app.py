@@ -8,7 +8,7 @@ import importlib.metadata
 import inspect
 import os
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
@@ -119,6 +119,15 @@ class Function(Generic[R]):
         return f"<function {self.slug}>"
 
 
+class _Declares(Protocol):
+    """What `@app.function(…)` gives: the decorator itself."""
+
+    @overload
+    def __call__(self, fn: Callable[[Any], Coroutine[Any, Any, F]], /) -> Function[F]: ...
+    @overload
+    def __call__(self, fn: Callable[[Any], F], /) -> Function[F]: ...
+
+
 class App:
     """A named set of functions. Keys and the server's address come from the environment where they are not given."""
 
@@ -141,27 +150,29 @@ class App:
     # Declaring.
 
     @overload
+    def function(self, fn: Callable[[Any], Coroutine[Any, Any, F]], /) -> Function[F]: ...
+    @overload
     def function(self, fn: Callable[[Any], F], /) -> Function[F]: ...
     @overload
     def function(
         self,
         *,
-        trigger: AnyTrigger | list[AnyTrigger] | list[str] | list[type[Event]] | list[Trigger] | None = None,
+        trigger: AnyTrigger | Sequence[AnyTrigger] | None = None,
         id: str | None = None,
         name: str | None = None,
         retries: int = RETRIES_DEFAULT,
-        concurrency: Concurrency | int | list[Concurrency] | None = None,
+        concurrency: Concurrency | int | Sequence[Concurrency] | None = None,
         throttle: Throttle | None = None,
         rate_limit: RateLimit | None = None,
         debounce: Debounce | None = None,
         batch: Batch | None = None,
         singleton: Singleton | None = None,
         timeouts: Timeouts | None = None,
-        cancel_on: list[Cancel] | None = None,
+        cancel_on: Sequence[Cancel] | None = None,
         idempotency: str | None = None,
         priority: str | None = None,
         on_failure: Callable[[Any], Any] | None = None,
-    ) -> Callable[[Callable[[Any], F]], Function[F]]: ...
+    ) -> _Declares: ...
 
     def function(self, fn: Any = None, /, **options: Any) -> Any:  # type: ignore[misc]
         """Declare a function: `@app.function(trigger="shop/order.paid")`. A wrong option raises `UsageError` here, at import."""
@@ -242,7 +253,7 @@ class App:
 
     async def send(
         self,
-        event: str | Event | list[Event | dict[str, Any]] | list[Event] | list[dict[str, Any]],
+        event: str | Event | Sequence[Event | dict[str, Any]],
         data: Any = None,
         *,
         id: str | None = None,
@@ -257,7 +268,7 @@ class App:
 
     def send_sync(
         self,
-        event: str | Event | list[Event | dict[str, Any]] | list[Event] | list[dict[str, Any]],
+        event: str | Event | Sequence[Event | dict[str, Any]],
         data: Any = None,
         *,
         id: str | None = None,

@@ -6,6 +6,7 @@ import names function, option, value and fix. Expressions are checked by the ser
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -216,14 +217,14 @@ def cancel(event: str | type[Event], *, where: str | None = None, timeout: Durat
 def settings_wire(
     function: str,
     *,
-    concurrency: Concurrency | int | list[Concurrency] | None,
+    concurrency: Concurrency | int | Sequence[Concurrency] | None,
     throttle: Throttle | None,
     rate_limit: RateLimit | None,
     debounce: Debounce | None,
     batch: Batch | None,
     singleton: Singleton | None,
     timeouts: Timeouts | None,
-    cancel_on: list[Cancel] | None,
+    cancel_on: Sequence[Cancel] | None,
     idempotency: str | None,
     priority: str | None,
 ) -> Wire:

@@ -32,7 +32,7 @@ from stepwell.protocol.failures import error_json
 from stepwell.protocol.ops import STEP_OUTPUT_BYTES_MAX, Op
 from stepwell.sdk.failure import Failure, failure_of, step_failure
 from stepwell.sdk.request import Call, Request, Scope, State, Verdict, decode_memo, scope, vanished
-from stepwell.sdk.waiting import waits_elsewhere, wants_any
+from stepwell.sdk.waiting import joined_tasks, waits_elsewhere, wants_any
 
 if TYPE_CHECKING:
     from stepwell.sdk.app import Function
@@ -155,7 +155,7 @@ class Session:
                 told = True
             elif request.hash in self.running and request.task is not None and request.task is not asyncio.current_task():
                 request.task.cancel()
-        for task in self._askers:
+        for task in self._askers | (set() if self._main is None else joined_tasks(self._main)):
             task.add_done_callback(_retrieve)
         if self._main is not None and not self._main.done():
             self.loop.call_soon(self._unwind, PASSES, told)
@@ -215,6 +215,8 @@ class Session:
     async def _perform(self, request: Request) -> Any:
         started = self._unstarted.pop(request.hash, None)
         if self.closing is not None:
+            if (asker := asyncio.current_task()) is not None:
+                asker.add_done_callback(_retrieve)
             raise type(self.closing)(*self.closing.args)
         memo = self.memos.get(request.hash)
         if memo is not None:

@@ -20,6 +20,22 @@ def waits_elsewhere(task: asyncio.Future[Any], asking: set[asyncio.Task[Any] | N
     return _elsewhere(task, asking, set())
 
 
+def joined_tasks(task: asyncio.Future[Any], found: set[asyncio.Task[Any]] | None = None) -> set[asyncio.Task[Any]]:
+    """The task and all that it waits for by joining them, at any depth."""
+    found = set() if found is None else found
+    if task in found:
+        return found
+    inner: Iterable[Any] = getattr(task, "_children", None) or ()
+    if isinstance(task, asyncio.Task):
+        found.add(task)
+        waiter = getattr(task, "_fut_waiter", None)
+        inner = [*([] if waiter is None else [waiter]), *(_joined(task.get_coro()) or ())]
+    for one in inner:
+        if isinstance(one, asyncio.Task) or hasattr(one, "_children"):
+            joined_tasks(one, found)
+    return found
+
+
 def wants_any(task: asyncio.Task[Any]) -> bool:
     """Whether the task waits for the first of several: `wait(…, FIRST_COMPLETED)`, `as_completed`."""
     coroutine: Any = task.get_coro()

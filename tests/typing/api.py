@@ -1,0 +1,140 @@
+"""The public API as users write it, for a type checker: each `assert_type` is a promise. Never run."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypedDict, assert_type
+
+import stepwell
+
+
+@dataclass
+class Order:
+    """What a step gives."""
+
+    id: str
+    total_cents: int
+
+
+class Receipt(TypedDict):
+    """What a function gives."""
+
+    url: str
+
+
+class OrderPaid(stepwell.Event, name="shop/order.paid"):
+    """An event's schema."""
+
+    order_id: str
+    total_cents: int = 0
+
+
+app = stepwell.App("shop")
+
+
+async def load_order(order_id: str, *, fresh: bool = False) -> Order:
+    """An async step."""
+    return Order(order_id, 1)
+
+
+def charge_card(order: Order) -> int:
+    """A plain step."""
+    return order.total_cents
+
+
+@app.step
+async def reserve(order: Order) -> bool:
+    """A step by decorator."""
+    return bool(order.id)
+
+
+@app.step(retries=2, timeout="30s", id="ship-it")
+async def ship(order: Order, days: int = 1) -> str:
+    """A step by decorator, with options."""
+    return f"{order.id} in {days}"
+
+
+@app.function(trigger=OrderPaid)
+async def fulfil_order(ctx: stepwell.Context[OrderPaid]) -> Receipt:
+    """A function with a typed event."""
+    assert_type(ctx.event.data, OrderPaid)
+    assert_type(ctx.event.data.order_id, str)
+    assert_type(ctx.events, list[stepwell.ReceivedEvent[OrderPaid]])
+    assert_type(ctx.event.at, datetime)
+    order = await ctx.step.run("load", load_order, ctx.event.data.order_id, fresh=True)
+    assert_type(order, Order)
+    charged, reserved = await asyncio.gather(ctx.step.run("charge", charge_card, order), reserve(order))
+    assert_type(charged, int)
+    assert_type(reserved, bool)
+    assert_type(await ship(order, days=2), str)
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(ctx.step.options(timeout="5s", retries=1).run("again", charge_card, order))
+    assert_type(task.result(), int)
+    assert_type(await ctx.step.run("lambda", lambda: 1.5), float)
+    await ctx.step.sleep("nap", timedelta(minutes=1))
+    await ctx.step.sleep_until("morning", datetime(2030, 1, 1, tzinfo=UTC))
+    assert_type(await ctx.step.send_event("tell", OrderPaid(order_id="o"), {"name": "shop/told", "data": {}}), list[str])
+    ctx.log.info("done")
+    assert_type((ctx.run_id, ctx.function_id, ctx.attempt, ctx.max_attempts, ctx.is_replay), tuple[str, str, int, int, bool])
+    return {"url": "https://example.com"}
+
+
+assert_type(fulfil_order, stepwell.Function[Receipt])
+
+
+@app.function(trigger=[stepwell.on("shop/*", where="event.data.total_cents > 10000"), stepwell.cron("0 8 * * MON-FRI", tz="Europe/Berlin")])
+def plain(ctx: stepwell.SyncContext) -> int:
+    """A plain function: its steps block."""
+    assert_type(ctx.event.data, Any)
+    order = ctx.step.run("load", load_order, "o-1")
+    assert_type(order, Order)
+    assert_type(ctx.step.run("charge", charge_card, order), int)
+    ctx.step.sleep("nap", "1h30m")
+    return 1
+
+
+@app.function(
+    trigger=["shop/a", "shop/b"],
+    id="many-options",
+    name="Many options",
+    retries=2,
+    concurrency=[stepwell.Concurrency(1, key="event.data.tenant"), stepwell.Concurrency(5, per="run")],
+    throttle=stepwell.Throttle(10, per="1m", burst=2, key="event.data.tenant"),
+    rate_limit=stepwell.RateLimit(10, per=timedelta(hours=1)),
+    debounce=stepwell.Debounce("5s", timeout="1m"),
+    singleton=stepwell.Singleton("skip"),
+    timeouts=stepwell.Timeouts(start="1h", finish="1d"),
+    cancel_on=[stepwell.cancel("shop/order.refunded", where="async.data.order_id == event.data.order_id", timeout="1d")],
+    idempotency="event.data.order_id",
+    priority="event.data.plan == 'pro' ? 120 : 0",
+)
+async def many_options(ctx: stepwell.Context) -> None:
+    """All options."""
+    try:
+        await ctx.step.run("x", load_order, "o")
+    except stepwell.StepError as error:
+        assert_type((error.name, error.message, error.stack, error.step_id), tuple[str, str, str | None, str])
+        raise stepwell.RetryAfterError("later", after="2m") from error
+
+
+async def sends() -> None:
+    """Every form of sending."""
+    assert_type(await app.send("shop/order.paid", {"order_id": "o-1"}, id="o-1"), list[str])
+    assert_type(await app.send(OrderPaid(order_id="o-1"), at=datetime.now(UTC)), list[str])
+    await app.send(OrderPaid(order_id="o-1"), after="1h")
+    await app.send([OrderPaid(order_id="o-1"), OrderPaid(order_id="o-2")])
+    await app.send([{"name": "shop/a", "data": {}}])
+    assert_type(app.send_sync("shop/a"), list[str])
+
+
+async def wrong(ctx: stepwell.Context[OrderPaid]) -> None:
+    """What a type checker must refuse; `warn_unused_ignores` makes sure that it does."""
+    await ctx.step.run("load", load_order, 1)  # type: ignore[call-overload]
+    await ctx.step.run("load", load_order)  # type: ignore[call-overload]
+    await ship("o-1")  # type: ignore[arg-type]
+    await ctx.step.sleep("nap", 30)  # type: ignore[arg-type]
+    OrderPaid()  # type: ignore[call-arg]
+    stepwell.Concurrency(1, scope="world")  # type: ignore[arg-type]
+    ctx.event.data.nothing  # type: ignore[attr-defined] # noqa: B018
