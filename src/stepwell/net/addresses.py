@@ -53,14 +53,18 @@ async def open_socket(host: str, port: int, *, race_delay_s: float = RACE_DELAY_
 
 
 async def _addresses(host: str, port: int) -> list[Address]:
-    """The host's addresses, its families by turns, in the resolver's order."""
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise Unreachable(f"the host {host!r} has no address: {getattr(error, 'strerror', None) or error}") from error
+    return by_turns([(family, address) for family, _, _, _, address in found])
+
+
+def by_turns(addresses: list[Address]) -> list[Address]:
+    """The families by turns, each in the resolver's order, the one that it prefers first."""
     by_family: dict[int, list[Address]] = {}
-    for family, _, _, _, address in found:
-        by_family.setdefault(family, []).append((family, address))
+    for address in addresses:
+        by_family.setdefault(address[0], []).append(address)
     return [address for address in chain.from_iterable(zip_longest(*by_family.values())) if address is not None]
 
 
