@@ -17,11 +17,13 @@ RESTARTED = "the server was restarted"
 
 def select_node_started(started: NodeStarted) -> list[Selection]:
     """The holders that the node takes to be over."""
-    return [Select("holders", other) for other in started.others]
+    return [Select("holders", holder) for holder in (started.holder, *started.others)]
 
 
 def on_node_started(registry: Registry, view: View, started: NodeStarted, now_ms: int) -> list[Command | Effect]:
     """Begin the node's epoch; each other epoch that is over has its items returned by a cursor."""
+    if view.holder(started.holder) is not None:
+        return [Reply(None)]  # the same input once more: its first commit's answer was lost
     commands: list[Command | Effect] = [Put(Holder(id=started.holder, node_id=started.node_id, renewed_ms=now_ms))]
     for other in started.others:
         if view.holder(other) is not None:

@@ -61,7 +61,7 @@ class TableChanges(msgspec.Struct):
 
 
 class Changes(msgspec.Struct):
-    """The net effect of a group: what to write, by table in the lock order; rows of a run that go by range come first."""
+    """The net effect of a group: what to write, by table in the lock order; rows of a run that go by range come last."""
 
     tables: dict[str, TableChanges]
     ended_runs: list[str]
@@ -112,7 +112,8 @@ class View(Tables):
         """Take in the rows found for the keys asked; the others are absent."""
         rows = self.by_name[table]
         for row in found:
-            rows.put(rows.spec.key_of(row), row)
+            if not self._is_over(row):
+                rows.put(rows.spec.key_of(row), row)
         self._absent[table].update(key for key in asked if key not in rows.rows)
 
     def admit_scan(self, scan: Scan, found: Sequence[Row]) -> None:
@@ -121,9 +122,16 @@ class View(Tables):
         rows = self.by_name[table]
         for row in found:
             key = rows.spec.key_of(row)
-            if not self.knows(table, key):
+            if not self.knows(table, key) and not self._is_over(row):
                 rows.put(key, row)
         self._scans[scan.name, scan.value] = (scan.limit, len(found) < scan.limit)
+
+    def _is_over(self, row: Row) -> bool:
+        """Whether the row, read late, belongs to a run that this group has ended: the store's row goes by range."""
+        if not self._ended_runs:
+            return False
+        waits = isinstance(row, model.Timer) or (isinstance(row, model.Item) and row.holder is None)
+        return waits and row.run_id in self._ended_runs  # type: ignore[attr-defined]
 
     # Lookups, for decisions.
 

@@ -6,6 +6,7 @@ commit refused for its content is tried again, then input by input. What the hea
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 import msgspec
@@ -13,7 +14,7 @@ import msgspec
 from stepwell.engine.commands import Command, Effect, Refuse
 from stepwell.engine.inputs import AnyInput, EventsReceived
 from stepwell.engine.registry import Registry, Settings
-from stepwell.engine.view import Changes, NotLoaded, View
+from stepwell.engine.view import Changes, IllegalChange, NotLoaded, View
 from stepwell.errors import Conflict, StoreUnavailable
 from stepwell.runtime.clock import Clock
 from stepwell.store.base import Store, Transaction
@@ -24,6 +25,10 @@ GROUP_MS_MAX = 10
 
 LOADS_MAX = 50
 """How often one input may ask for more rows before it counts as raising."""
+
+
+CONFLICTS_MAX = 8
+"""How often one input is tried while its commit is refused."""
 
 
 class Decided(msgspec.Struct):
@@ -73,6 +78,10 @@ class Heart:
             return beat
 
     async def _alone(self, input: AnyInput) -> Beat:
+        """An input by itself, a bounded number of times; then the conflict is its answer."""
+        for _ in range(CONFLICTS_MAX - 1):
+            with contextlib.suppress(Conflict):
+                return await self._beat([input], careful=True)
         try:
             return await self._beat([input], careful=True)
         except Conflict as error:
@@ -114,6 +123,11 @@ class Heart:
                 return self._apply(view, commands)
             except NotLoaded as missing:
                 await tx.load(missing.selections, view)
+            except IllegalChange as error:
+                # Rows that were supposed new came into view by another input: the input was committed before.
+                if (again := known(input)) is input:
+                    return Decided([], error)
+                input = again
             except Exception as error:
                 # Whatever a decision raises is its sender's answer; the group goes on without it.
                 return Decided([], error)
@@ -129,7 +143,7 @@ class Heart:
 
 def known(input: AnyInput) -> AnyInput:
     """The input as it is given a second time: its ids may be stored already."""
-    return EventsReceived(input.events, fresh=False) if isinstance(input, EventsReceived) else input
+    return EventsReceived(input.events, fresh=False) if isinstance(input, EventsReceived) and input.fresh else input
 
 
 def merged(a: Changes | None, b: Changes | None) -> Changes | None:

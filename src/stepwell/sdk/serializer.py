@@ -51,9 +51,13 @@ class Codec:
     def encode(self, value: Any, *, mark: bool = False) -> Json:
         """The value's canonical JSON. `mark`: with marked floats. Raises `UsageError` for what JSON cannot hold."""
         try:
-            raw = _encoder.encode(value)
-            if value is None or _NOT_PLAIN.search(raw) is None:
-                return raw
+            try:
+                raw = _encoder.encode(value)
+                if value is None or _NOT_PLAIN.search(raw) is None:
+                    return raw
+            except TypeError:
+                # Keys that are no strings cannot be sorted before they are; and what cannot be written at all is told below.
+                pass
             plain = msgspec.to_builtins(value, str_keys=True, enc_hook=_enc_hook)
             return canonical(_marked(plain) if mark and self._marks else plain)
         except (TypeError, ValueError, ProtocolError, RecursionError, OverflowError) as error:

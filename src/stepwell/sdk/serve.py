@@ -203,8 +203,12 @@ class _Handler:
 
     async def _with_state(self, request: CallRequest) -> CallRequest:
         """The request with what was too large to be sent along (§4.10)."""
-        steps = msgspec.json.decode(await self._fetch(request.run_id, "actions"), type=dict[str, msgspec.Raw])
-        events = msgspec.json.decode(await self._fetch(request.run_id, "batch"), type=list[msgspec.Raw])
+        steps_body, events_body = await self._fetch(request.run_id, "actions"), await self._fetch(request.run_id, "batch")
+        try:
+            steps = msgspec.json.decode(steps_body, type=dict[str, msgspec.Raw])
+            events = msgspec.json.decode(events_body, type=list[msgspec.Raw])
+        except msgspec.DecodeError as error:
+            raise ProtocolError(f"the server's state of run {request.run_id} cannot be read: {error}", 500) from None
         return msgspec.structs.replace(
             request,
             steps={step: canonicalize(bytes(memo)) for step, memo in steps.items()},

@@ -58,7 +58,7 @@ class MemoryStore:
             for key in (*(table.spec.key_of(row) for row in change.updated), *change.deleted):
                 if key not in table.rows:
                     raise Conflict(f"{name} {key!r} is not there")
-        # Ranges go last here: a row that a range takes may also be named by the changes.
+        # Ranges go last: they spare the items that this group has leased.
         for name, change in changes.tables.items():
             table = self.tables.by_name[name]
             for row in (*change.inserted, *change.updated):

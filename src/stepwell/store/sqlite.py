@@ -209,15 +209,11 @@ class _Writer:
         return Fetched(rows, scans)
 
     def commit(self, changes: Changes) -> None:
-        """One transaction: ranges first, then the tables in their order. Durable when this returns."""
+        """One transaction: the tables in their order, then the ranges, which spare what this group has leased. Durable when this returns."""
         connection = self._connection
         assert connection is not None
         connection.execute("BEGIN IMMEDIATE")
         try:
-            if changes.ended_runs:
-                self._ranges(connection, RANGES["ended"], changes.ended_runs)
-            if changes.deleted_runs:
-                self._ranges(connection, RANGES["deleted"], changes.deleted_runs)
             for table in SPECS:
                 change = changes.tables.get(table)
                 if change is None:
@@ -231,6 +227,10 @@ class _Writer:
                         raise Conflict(f"{len(change.updated) - touched} rows of {table} that were to change are not there")
                 if change.inserted:
                     self._insert[table].execute(connection, change.inserted)
+            if changes.ended_runs:
+                self._ranges(connection, RANGES["ended"], changes.ended_runs)
+            if changes.deleted_runs:
+                self._ranges(connection, RANGES["deleted"], changes.deleted_runs)
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:

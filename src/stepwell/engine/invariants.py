@@ -1,0 +1,177 @@
+"""What must hold of the whole state, and of every move from one state to the next: named functions, a sentence each.
+
+Each gives a list of sentences about what does not hold; an empty list is right. They go over everything, and are for tests and doctors.
+"""
+
+from __future__ import annotations
+
+from collections import Counter as Count
+from collections.abc import Callable, Iterator
+
+from stepwell.engine.model import LaneState, RunStatus, StepStatus, TimerKind
+from stepwell.engine.run import ENDED, FINISHED_NAME, LIFECYCLE_NAMES, MOVES
+from stepwell.engine.tables import Tables
+
+
+def counters_count_leases(tables: Tables) -> Iterator[str]:
+    """A key's counter is the number of leased items that hold it."""
+    held = Count(key for item in tables.items if item.holder is not None for key in item.keys)
+    counted = {counter.id: counter.running for counter in tables.counters}
+    for key in held.keys() | counted.keys():
+        if held[key] != counted.get(key, 0):
+            yield f"counter {key} says {counted.get(key, 0)}, {held[key]} leased items hold it"
+
+
+def live_runs_go_on(tables: Tables) -> Iterator[str]:
+    """A live run has an item or a timer, and counts them rightly."""
+    calls, waits = Count[str](), Count[str]()
+    for item in tables.items:
+        calls[item.run_id] += 1
+    for timer in tables.timers:
+        if timer.run_id is not None:
+            (calls if timer.kind is TimerKind.ITEM else waits)[timer.run_id] += 1
+    for run in tables.runs:
+        if run.ended_ms is None:
+            if (run.calls, run.waits) != (calls[run.id], waits[run.id]):
+                yield f"run {run.id} counts {run.calls} calls, {run.waits} waits; there are {calls[run.id]} and {waits[run.id]}"
+            if run.calls + run.waits == 0:
+                yield f"run {run.id} is {run.status}, and nothing will move it"
+
+
+def ended_runs_are_over(tables: Tables) -> Iterator[str]:
+    """An ended run has its time, no timer, and no item but those that are out."""
+    for run in tables.runs:
+        if (run.ended_ms is not None) != (run.status in ENDED):
+            yield f"run {run.id} is {run.status} with the end {run.ended_ms}"
+        if run.ended_ms is not None:
+            for timer in tables.timers.find("run", run.id):
+                yield f"timer {timer.id} outlives its run"
+            for item in tables.items.find("run", run.id):
+                if item.holder is None:
+                    yield f"item {item.id} waits, and its run has ended"
+
+
+def steps_are_counted(tables: Tables) -> Iterator[str]:
+    """A run's counts of steps match its rows; finished steps have a memo, and places from 0 without a gap."""
+    for run in tables.runs:
+        steps = tables.steps.find("run", run.id)
+        finished = [step for step in steps if step.memo is not None]
+        if run.ended_ms is None and (run.steps, run.finished) != (len(steps), len(finished)):
+            yield f"run {run.id} counts {run.steps} steps, {run.finished} finished; there are {len(steps)} and {len(finished)}"
+        if sorted(step.position for step in finished) != list(range(len(finished))):
+            yield f"run {run.id}: the finished steps' places have a gap or a double"
+        for step in steps:
+            if (step.memo is not None) != (step.status in (StepStatus.COMPLETED, StepStatus.FAILED)):
+                yield f"step {step.id} of run {run.id} is {step.status}, memo {step.memo!r}"
+
+
+def groups_can_join(tables: Tables) -> Iterator[str]:
+    """What an open group waits for is not finished; a live run's group without anything left to wait for is closed."""
+    for run in tables.runs:
+        if run.ended_ms is None:
+            for step_id in run.pending:
+                step = tables.steps.rows.get((run.id, step_id))
+                if step is not None and step.memo is not None:
+                    yield f"run {run.id} waits for step {step_id}, which is finished"
+            if run.pending_key and not run.pending:
+                yield f"run {run.id} has an open group with nothing left to wait for"
+
+
+def lanes_lead_to_items(tables: Tables) -> Iterator[str]:
+    """An item with keys that nobody holds is in a lane that is ready or shut; a lane is shut by one of its keys."""
+    for item in tables.items:
+        if item.holder is None and item.keys:
+            lane = tables.lanes.rows.get(item.lane_id)
+            if lane is None or lane.state is LaneState.EMPTY:
+                yield f"item {item.id} waits in a lane that is {'missing' if lane is None else 'empty'}"
+    for lane in tables.lanes:
+        if (lane.state is LaneState.SHUT) != (lane.shut_by is not None) or (lane.shut_by is not None and lane.shut_by not in lane.keys):
+            yield f"lane {lane.id} is {lane.state}, shut by {lane.shut_by}"
+
+
+def shut_lanes_will_open(tables: Tables) -> Iterator[str]:
+    """A key that shut a lane is held by somebody, or a ready lane or a cursor will pass the opening on."""
+    for lane in tables.lanes:
+        if lane.shut_by is not None and lane.shut_by not in tables.counters.rows:
+            ready = any(other.state is LaneState.READY and lane.shut_by in other.keys for other in tables.lanes)
+            if not ready and f"open/{lane.shut_by}" not in tables.timers.rows:
+                yield f"lane {lane.id} is shut by {lane.shut_by}, which nobody holds"
+
+
+def leases_have_holders(tables: Tables) -> Iterator[str]:
+    """A leased item's holder is a known epoch."""
+    for item in tables.items:
+        if item.holder is not None and item.holder not in tables.holders.rows:
+            yield f"item {item.id} is leased to {item.holder}, which is not there"
+
+
+def ends_are_told_once(tables: Tables) -> Iterator[str]:
+    """Each ended run that an event started has one lifecycle event of each of its kinds; a live one has none."""
+    told = Count((event.run_id, event.name) for event in tables.events if event.run_id is not None)
+    for run in tables.runs:
+        names = [FINISHED_NAME, LIFECYCLE_NAMES.get(run.status, FINISHED_NAME)]
+        wanted = set(names) if run.ended_ms is not None and run.cause != "lifecycle" else set()
+        for name in (FINISHED_NAME, *LIFECYCLE_NAMES.values()):
+            if told[run.id, name] != (name in wanted):
+                yield f"run {run.id} ({run.status}) has {told[run.id, name]} events {name}"
+
+
+def one_run_per_event(tables: Tables) -> Iterator[str]:
+    """A function has one run for an event, reruns aside."""
+    seen = Count((run.function_id, run.event_ids) for run in tables.runs if run.cause != "rerun")
+    for (function_id, event_ids), count in seen.items():
+        if count > 1:
+            yield f"{function_id} has {count} runs for {event_ids}"
+
+
+STATE: tuple[Callable[[Tables], Iterator[str]], ...] = (
+    counters_count_leases,
+    live_runs_go_on,
+    ended_runs_are_over,
+    steps_are_counted,
+    groups_can_join,
+    lanes_lead_to_items,
+    shut_lanes_will_open,
+    leases_have_holders,
+    ends_are_told_once,
+    one_run_per_event,
+)
+
+
+def violations(tables: Tables) -> list[str]:
+    """Everything that does not hold of the state."""
+    return [sentence for check in STATE for sentence in check(tables)]
+
+
+class Moves:
+    """Judges each state against the one before: an ended run never moves, a memo never changes, a fence never goes back."""
+
+    def __init__(self) -> None:
+        self._runs: dict[str, RunStatus] = {}
+        self._ended: dict[str, object] = {}
+        self._memos: dict[object, bytes] = {}
+        self._fences: dict[str, int] = {}
+        self.seen: set[tuple[RunStatus, RunStatus]] = set()
+
+    def judge(self, tables: Tables) -> list[str]:
+        """What is wrong with the move to this state."""
+        wrong = []
+        for run in tables.runs:
+            before = self._runs.get(run.id)
+            if before is not None and before is not run.status:
+                if run.status not in MOVES[before]:
+                    wrong.append(f"run {run.id} went from {before} to {run.status}")
+                self.seen.add((before, run.status))
+            self._runs[run.id] = run.status
+            if run.ended_ms is not None and self._ended.setdefault(run.id, run) != run:
+                wrong.append(f"run {run.id} changed after its end")
+        for step in tables.steps:
+            if step.memo is not None and self._memos.setdefault((step.run_id, step.id), step.memo) != step.memo:
+                wrong.append(f"the memo of step {step.id} of run {step.run_id} changed")
+        for key in self._memos.keys() - tables.steps.rows.keys():
+            wrong.append(f"the finished step {key} is gone")
+        for item in tables.items:
+            if item.fence < self._fences.get(item.id, 0):
+                wrong.append(f"the fence of item {item.id} went back")
+            self._fences[item.id] = item.fence
+        return wrong
