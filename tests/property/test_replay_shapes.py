@@ -84,7 +84,8 @@ class World:
         if kind == "sequence":
             return [await branch for branch in branches]
         if kind == "gather":
-            return await asyncio.gather(*branches)
+            gathered: list[list[str]] = await asyncio.gather(*branches)
+            return gathered
         if kind == "group":
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(branch) for branch in branches]

@@ -21,8 +21,8 @@ def load_app(target: str) -> App:
     place, name = _split(target)
     try:
         module = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
-    except UsageError:
-        raise
+    except UsageError as error:
+        raise UsageError(f"{error}{_users_line(error)}") from error
     except (Exception, SystemExit) as error:
         raise UsageError(f"{place} could not be imported:\n\n{_users_traceback(error)}") from error
     return _app_of(module, place, name)
@@ -31,9 +31,7 @@ def load_app(target: str) -> App:
 def _split(target: str) -> tuple[str, str]:
     if target.endswith(".py"):
         return target, ""
-    place, _, name = target.rpartition(":")
-    if not place:
-        place, name = name, ""
+    place, _, name = target.partition(":") if target.count(":") < 2 else target.rpartition(":")
     if not place:
         raise UsageError(f"{target!r} names no app: write file.py, file.py:name or module:name")
     return place, name
@@ -93,6 +91,14 @@ def _app_of(module: ModuleType, place: str, name: str) -> App:
     if not apps:
         raise UsageError(f'{place} has no app: write app = stepwell.App("name") in it')
     raise UsageError(f"{place} has several apps ({', '.join(sorted(apps))}): name one, as {place}:{min(apps)}")
+
+
+def _users_line(error: BaseException) -> str:
+    """Where in the user's code an error of ours came from, to be put behind it."""
+    package = str(Path(__file__).parents[1])
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith((package, "<"))]
+    frames = [frame for frame in frames if "importlib" not in frame.filename]
+    return f"\n  in {frames[-1].filename}, line {frames[-1].lineno}: {frames[-1].line}" if frames else ""
 
 
 def _users_traceback(error: BaseException) -> str:
