@@ -31,6 +31,7 @@ class Engine:
 
     def __init__(self, app: App, node: Node) -> None:
         self._app, self.node = app, node
+        self.loop = asyncio.get_running_loop()
 
     async def send(self, body: bytes) -> list[str]:
         """Store and route the events of a request body; returns their internal ids. Raises `ProtocolError` for a bad one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import random
 import sqlite3
@@ -44,7 +45,7 @@ class Senders:
         while True:
             try:
                 self.acknowledged.append(self._server.send("count/steps", {"n": len(self.acknowledged)}))
-            except OSError:
+            except (OSError, http.client.HTTPException):
                 self._enough.set()
                 return
             if len(self.acknowledged) >= self._kill_after:

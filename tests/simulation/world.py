@@ -160,6 +160,7 @@ class World:
             return
         size = self.chance.randint(1, min(8, len(self.inbox)))
         group, self.inbox = self.inbox[:size], self.inbox[size:]
+        stale = len(group) == 1 and self._is_stale(group[0])
         try:
             beat = at_once(self.heart.handle(group))
         except StoreUnavailable:
@@ -167,6 +168,8 @@ class World:
             self._judge()
             return
         self._judge()
+        if stale and beat.changes:
+            raise Broken(f"{group[0]} is no report of a lease, and changed {beat.changes}")
         self.inbox = group[len(beat.decided) :] + self.inbox
         for input, decided in zip(group, beat.decided, strict=False):
             if isinstance(input, EventsReceived) and decided.error is None:
@@ -179,6 +182,18 @@ class World:
                     self.out.append(effect.item)
                 elif isinstance(effect, Reply) and isinstance(input, StepsCheckpointed) and not effect.value.accepted:
                     self.out = [item for item in self.out if item.id != input.checkpoint.item_id or item.fence != input.checkpoint.fence]
+
+    def _is_stale(self, input: AnyInput) -> bool:
+        """Whether the input reports of a call that holds no lease any more: then it may change nothing."""
+        match input:
+            case CallAnswered():
+                item_id, fence = input.item_id, input.fence
+            case StepsCheckpointed():
+                item_id, fence = input.checkpoint.item_id, input.checkpoint.fence
+            case _:
+                return False
+        item = self.store.tables.items.rows.get(item_id)
+        return item is None or item.holder is None or item.fence != fence
 
     def _judge(self) -> None:
         tables = self.store.tables

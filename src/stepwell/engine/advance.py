@@ -51,7 +51,9 @@ class Advance:
     def open_group(self, step_ids: list[str], joined: bool) -> None:
         """Several ops at once: plan from now on; where planned steps are joined (version ≥ 2), remember whom to wait for."""
         self._force_plan = True
-        if joined:
+        # A step that is finished already (an app may plan it again) is not waited for.
+        step_ids = [step_id for step_id in step_ids if (step := self.knows_step(step_id)) is None or step.ended_ms is None]
+        if joined and step_ids:
             self._pending = tuple(step_ids)
             self._pending_key = hashlib.sha1("\n".join([self.run.id, *sorted(step_ids)]).encode()).hexdigest()
 
@@ -154,6 +156,8 @@ class Advance:
         race = op.opts is not None and b'"parallelMode":"race"' in op.opts
         if self._version < 2 or race or not self._pending_key:
             self.discover(op.id + suffix)
+            if race and self._pending_key and not self._pending:
+                self._pending_key, self._force_plan = "", False
         elif not self._pending:
             self.discover(f"{self._pending_key}-discover")
             self._pending_key, self._force_plan = "", False

@@ -209,7 +209,10 @@ class _Writer:
         return Fetched(rows, scans)
 
     def commit(self, changes: Changes) -> None:
-        """One transaction: the tables in their order, then the ranges, which spare what this group has leased. Durable when this returns."""
+        """One transaction: the tables in their order, then the ranges, which spare what this group has leased.
+
+        Durable when this returns.
+        """
         connection = self._connection
         assert connection is not None
         connection.execute("BEGIN IMMEDIATE")

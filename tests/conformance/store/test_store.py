@@ -1,0 +1,306 @@
+"""One suite for every store: what a transaction writes, refuses and finds again."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stepwell.engine.commands import AdvanceRun, Charge, Delete, DeleteOfRun, EndRun, HoldItem, Put, SetLane
+from stepwell.engine.model import Counter, EventRow, Item, Lane, LaneState, Run, RunStatus, Step, StepStatus, Timer, TimerKind
+from stepwell.engine.view import Scan, Select, View
+from stepwell.errors import Conflict, StoreRefused
+from stepwell.store.base import Store
+from stepwell.store.memory import MemoryStore
+from stepwell.store.sqlite import SqliteStore
+from stepwell.store.statements import load_migrations
+
+Work = Callable[[Store], Awaitable[None]]
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def check(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Work], None]:
+    """Runs a piece of work against an open store of each kind."""
+
+    def run(work: Work) -> None:
+        async def main() -> None:
+            store: Store = MemoryStore() if request.param == "memory" else SqliteStore(tmp_path / "store.db")
+            await store.open()
+            try:
+                await work(store)
+            finally:
+                await store.close()
+
+        asyncio.run(main())
+
+    return run
+
+
+def a_run(run_id: str = "R1", **columns: Any) -> Run:
+    """A queued run."""
+    fields: dict[str, Any] = {
+        "id": run_id, "function_id": "f", "function_version": 1, "app_name": "a", "event_ids": ("E1",), "status": RunStatus.QUEUED,
+        "cause": "event", "origin": None, "lane_id": "f", "keys": (), "order_ms": 1, "created_ms": 1, "calls": 1,
+    }  # fmt: skip
+    return Run(**{**fields, **columns})
+
+
+def an_item(item_id: str = "R1-start", **columns: Any) -> Item:
+    """A waiting item."""
+    fields: dict[str, Any] = {"id": item_id, "run_id": item_id.split("-")[0], "function_id": "f", "lane_id": "f", "keys": (), "starts": 1}
+    return Item(**{**fields, "order_ms": 1, "step_id": "step", **columns})
+
+
+def a_step(step_id: str, **columns: Any) -> Step:
+    """A finished step."""
+    fields: dict[str, Any] = {
+        "run_id": "R1", "id": step_id, "op": "StepRun", "name": step_id, "user_id": step_id, "index": 0, "status": StepStatus.COMPLETED,
+        "opts": None, "memo": b'{"data":"\xc3\xbc"}', "attempts": 1, "queued_ms": 1, "started_ms": 1, "ended_ms": 2, "position": 0,
+    }  # fmt: skip
+    return Step(**{**fields, **columns})
+
+
+def an_event(event_id: str, **columns: Any) -> EventRow:
+    """A stored event."""
+    fields: dict[str, Any] = {"id": event_id, "key": event_id, "name": "n", "data": b'{"a":1}', "user": b"{}", "ts": 1, "v": None}
+    return EventRow(**{**fields, "meta": None, "received_ms": 5, **columns})
+
+
+async def write(store: Store, *commands: Any, selections: tuple[Any, ...] = ()) -> None:
+    """One transaction with these commands."""
+    async with store.transaction() as tx:
+        view = View()
+        await tx.load(selections, view)
+        view.apply(commands)
+        await tx.save(view.changes())
+
+
+async def seen(store: Store, *selections: Any) -> View:
+    """What a transaction loads."""
+    async with store.transaction() as tx:
+        view = View()
+        await tx.load(selections, view)
+        return view
+
+
+def test_rows_come_back_as_they_were_put(check: Callable[[Work], None]) -> None:
+    """Every kind of value survives: bodies, tuples, flags, absent ones, an item inside a timer."""
+
+    async def work(store: Store) -> None:
+        run = a_run(keys=("k1", "k2"), pending=("a", "b"), force_plan=True, output=None)
+        timer = Timer(id="item/R1-x", due_ms=7, kind=TimerKind.ITEM, run_id="R1", item=an_item("R1-x", keys=("k1",)))
+        event = an_event("E1", meta=b'{"sessions":{}}', v="2", data='{"ü":"\\u0001"}'.encode())
+        await write(store, Put(run), Put(timer), Put(event), Put(a_step("s")), Put(an_item()))
+        assert await store.reader.run("R1") == run
+        assert await store.reader.timer("item/R1-x") == timer
+        assert await store.reader.event("E1") == event
+        assert await store.reader.steps("R1") == (a_step("s"),)
+        assert await store.reader.items_of("R1") == (an_item(),)
+        view = await seen(store, Select("runs", "R1"), Select("timers", "item/R1-x"), Select("runs", "R2"))
+        assert view.run("R1") == run and view.timer("item/R1-x") == timer and view.run("R2") is None
+
+    check(work)
+
+
+def test_a_key_that_is_taken_is_a_conflict_and_nothing_is_written(check: Callable[[Work], None]) -> None:
+    """Neither the row nor its neighbours in the transaction."""
+
+    async def work(store: Store) -> None:
+        await write(store, Put(an_event("E1")))
+        with pytest.raises(Conflict):
+            await write(store, Put(a_run()), Put(an_event("E1", name="other")))
+        assert await store.reader.run("R1") is None
+        event = await store.reader.event("E1")
+        assert event is not None and event.name == "n"
+
+    check(work)
+
+
+def test_a_row_that_is_gone_is_a_conflict(check: Callable[[Work], None]) -> None:
+    """A change of a row that somebody has taken away is refused."""
+
+    async def work(store: Store) -> None:
+        await write(store, Put(a_run()))
+        view = await seen(store, Select("runs", "R1"))
+        async with store.transaction() as tx:
+            other = View()
+            await tx.load([Select("runs", "R1")], other)
+            other.apply([Delete("runs", "R1")])
+            await tx.save(other.changes())
+        view.apply([AdvanceRun(run_id="R1", steps=5)])
+        with pytest.raises(Conflict):
+            async with store.transaction() as tx:
+                await tx.save(view.changes())
+
+    check(work)
+
+
+def test_what_lives_less_than_a_group_is_not_written(check: Callable[[Work], None]) -> None:
+    """Put and taken away: no change at all."""
+
+    async def work(store: Store) -> None:
+        async with store.transaction() as tx:
+            view = View()
+            await tx.load([], view)
+            view.apply([Put(an_item())])
+            view.apply([Delete("items", "R1-start")])
+            assert not view.changes()
+        assert await store.reader.items_of("R1") == ()
+
+    check(work)
+
+
+def test_the_end_of_a_run_takes_what_waits_for_it(check: Callable[[Work], None]) -> None:
+    """Timers and items that nobody holds go, loaded or not; an item that is out stays, and so does another run's."""
+
+    async def work(store: Store) -> None:
+        await write(
+            store,
+            Put(a_run()),
+            Put(a_run("R11")),
+            Put(an_item("R1-a")),
+            Put(an_item("R1-b")),
+            Put(an_item("R1-c", holder="h", leased_ms=1, fence=1)),
+            Put(an_item("R11-a")),
+            Put(Timer(id="sleep/R1/s", due_ms=1, kind=TimerKind.SLEEP, run_id="R1", ref="s")),
+            Put(Timer(id="item/R1-d", due_ms=1, kind=TimerKind.ITEM, run_id="R1", item=an_item("R1-d"))),
+            Put(Timer(id="sleep/R11/s", due_ms=1, kind=TimerKind.SLEEP, run_id="R11", ref="s")),
+        )
+        end = EndRun("R1", RunStatus.CANCELLED, None, "why", 9)
+        hold = HoldItem("R1-a", "h", 1, 5)
+        await write(store, hold, end, DeleteOfRun("R1"), selections=(Select("runs", "R1"), Select("items", "R1-a")))
+        assert [item.id for item in await store.reader.items_of("R1")] == ["R1-a", "R1-c"]
+        assert await store.reader.timers_of("R1") == ()
+        assert [item.id for item in await store.reader.items_of("R11")] == ["R11-a"]
+        assert len(await store.reader.timers_of("R11")) == 1
+        view = await seen(store, Select("timers", "sleep/R1/s"), Select("items", "R1-b"))
+        assert view.timer("sleep/R1/s") is None and view.item("R1-b") is None
+
+    check(work)
+
+
+def test_scans_are_ordered_bounded_and_see_the_group(check: Callable[[Work], None]) -> None:
+    """Continuing items first, then the older run; a dry scan says whether the store had more."""
+
+    async def work(store: Store) -> None:
+        items = [an_item(f"R{n}-i", order_ms=n) for n in (3, 1, 2)]
+        continuing = an_item("R9-i", order_ms=9, starts=0)
+        await write(store, *map(Put, items), Put(continuing), Put(an_item("R8-i", holder="h", leased_ms=1)))
+        view = await seen(store, Scan("lane_items", "f", 3), Scan("holder_items", "h", 5))
+        assert [item.id for item in view.scan("lane_items", "f", 3)] == ["R9-i", "R1-i", "R2-i"]
+        assert not view.exhausted("lane_items", "f") and view.exhausted("holder_items", "h")
+        view.apply([HoldItem("R9-i", "h", 1, 1)])
+        assert [item.id for item in view.scan("lane_items", "f", 3)] == ["R1-i", "R2-i"]
+
+    check(work)
+
+
+def test_lanes_are_found_by_state(check: Callable[[Work], None]) -> None:
+    """Ready lanes by tag; shut ones by the key that shut them."""
+
+    async def work(store: Store) -> None:
+        lanes = [Lane(id=f"l{n}", function_id="f", keys=("k",), state=LaneState.READY, tag=9 - n) for n in range(3)]
+        await write(store, *map(Put, lanes))
+        await write(
+            store, SetLane("l2", LaneState.SHUT, "k", 7), Charge("k", 2), selections=(Select("lanes", "l2"), Select("counters", "k"))
+        )
+        view = await seen(store, Scan("ready_lanes", "f", 9), Scan("shut_lanes", "k", 9), Select("counters", "k"))
+        assert [lane.id for lane in view.scan("ready_lanes", "f", 9)] == ["l1", "l0"]
+        assert [lane.id for lane in view.scan("shut_lanes", "k", 9)] == ["l2"]
+        assert view.counter("k") == Counter(id="k", running=2)
+
+    check(work)
+
+
+def test_pages_of_runs(check: Callable[[Work], None]) -> None:
+    """Newest first, filtered, each run once however small the pages."""
+
+    async def work(store: Store) -> None:
+        runs = [a_run(f"R{n}", function_id="f" if n % 2 else "g") for n in range(9)]
+        await write(store, *map(Put, runs))
+        await write(store, EndRun("R3", RunStatus.FAILED, b"{}", None, 2), selections=(Select("runs", "R3"),))
+        for function_id, status in ((None, None), ("f", None), (None, RunStatus.FAILED), (None, RunStatus.QUEUED), ("f", RunStatus.QUEUED)):
+            found: list[str] = []
+            cursor = None
+            while True:
+                page = await store.reader.runs(limit=2, cursor=cursor, status=status, function_id=function_id)
+                found += [run.id for run in page.runs]
+                cursor = page.cursor
+                if cursor is None:
+                    break
+            wanted = [
+                run.id for run in reversed(runs)
+                if (function_id in (None, run.function_id)) and (status is None or (status is RunStatus.FAILED) == (run.id == "R3"))
+            ]  # fmt: skip
+            assert found == wanted, (function_id, status)
+        assert [run.id for run in await store.reader.runs_of_event("E1", 3)] == ["R0", "R1", "R2"]
+
+    check(work)
+
+
+def test_events_and_due_timers(check: Callable[[Work], None]) -> None:
+    """Events by name and time, newest first; timers up to a time, the earliest first."""
+
+    async def work(store: Store) -> None:
+        await write(store, *(Put(an_event(f"E{n}", name="ab"[n % 2], received_ms=n)) for n in range(6)))
+        found = await store.reader.events(limit=2, name="a", cursor="E4", received_before_ms=4)
+        assert [event.id for event in found] == ["E2", "E0"]
+        assert [event.id for event in await store.reader.events(limit=9, received_after_ms=3)] == ["E5", "E4"]
+        assert [event.id for event in await store.reader.events_by_id(["E3", "E9", "E1"])] == ["E3", "E1"]
+        await write(store, *(Put(Timer(id=f"t{n}", due_ms=10 - n, kind=TimerKind.ROUTE, ref="x")) for n in range(5)))
+        assert await store.reader.due_timers(8, 2) == (("t4", 6), ("t3", 7))
+        assert await store.reader.next_due_ms(8) == 9
+
+    check(work)
+
+
+def test_a_file_keeps_everything_and_has_the_schema_of_all_migrations(tmp_path: Path) -> None:
+    """Opened again it has what was committed; its schema is what the numbered migrations make."""
+    path = tmp_path / "kept.db"
+
+    async def main() -> None:
+        for turn in range(2):
+            store = SqliteStore(path)
+            await store.open()
+            if turn == 0:
+                await write(store, Put(a_run()))
+            else:
+                assert await store.reader.run("R1") == a_run()
+            await store.close()
+
+    asyncio.run(main())
+    fresh, kept = sqlite3.connect(":memory:"), sqlite3.connect(path)
+    for text in load_migrations("sqlite"):
+        fresh.executescript(text)
+    schema = "SELECT name, sql FROM sqlite_schema ORDER BY name"
+    assert fresh.execute(schema).fetchall() == kept.execute(schema).fetchall()
+    assert kept.execute("PRAGMA auto_vacuum").fetchone() == (2,)
+    assert kept.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_a_damaged_or_newer_file_is_refused_and_left_alone(tmp_path: Path) -> None:
+    """Each with a sentence, and not a byte is changed."""
+    path = tmp_path / "bad.db"
+
+    async def refused() -> str:
+        before = path.read_bytes()
+        with pytest.raises(StoreRefused) as error:
+            await SqliteStore(path).open()
+        assert path.read_bytes() == before
+        return str(error.value)
+
+    path.write_bytes(b"SQLite format 3\0" + b"\xff" * 4096)
+    assert "damaged" in asyncio.run(refused())
+    path.unlink()
+    other = sqlite3.connect(path)
+    other.execute("CREATE TABLE theirs (x)")
+    other.close()
+    assert "another program" in asyncio.run(refused())
+    newer = sqlite3.connect(path)
+    newer.executescript("PRAGMA application_id = 1400140912; PRAGMA user_version = 999;")
+    newer.close()
+    assert "newer Stepwell" in asyncio.run(refused())
