@@ -30,6 +30,8 @@ IDLE_S = 60.0
 IDLE_MAX = 512
 CONNECTIONS_PER_HOST_MAX = 512
 REDIRECTS_MAX = 5
+CLOCK_S = 0.005
+"""A timer may fire so much early by the clock that it is compared with: loops count milliseconds."""
 TARGETS_MAX = 4096
 REDIRECTS = frozenset((301, 302, 303, 307, 308))
 METHODS_WITH_BODY = frozenset(("POST", "PUT", "PATCH"))
@@ -111,7 +113,7 @@ class Pool:
         except HttpError as error:
             raise type(error)(f"{method} {target.shown}: {error}") from error.__cause__
         except TimeoutError:
-            silent = asyncio.get_running_loop().time() < deadline and self._read_s is not None
+            silent = self._read_s is not None and asyncio.get_running_loop().time() < deadline - CLOCK_S
             why = f"the answer stopped coming for {self._read_s:g} s" if silent else f"no whole answer within {timeout_s:g} s"
             raise TimedOut(f"{method} {target.shown}: {why}") from None
 
@@ -187,8 +189,6 @@ class Pool:
             del self._idle_since[connection]
             if connection.is_open:
                 return connection
-        elif host.idle and host.count >= self._per_host_max:
-            self._expel(next(iter(host.idle)))
         elif host.count >= self._per_host_max:
             handed = await self._wait(host, deadline)
             if handed is not None and handed.is_open:
@@ -230,11 +230,12 @@ class Pool:
             return _Pooled(bytes_max=self._bytes_max, deadlines=self._deadlines, read_s=self._read_s, on_lost=self._on_lost)
 
         self._check_open()
+        connect_by = loop.time() + self._connect_s
         try:
-            async with asyncio.timeout_at(min(deadline, loop.time() + self._connect_s)):
+            async with asyncio.timeout_at(min(deadline, connect_by)):
                 connection = await dial(origin, make, self._tls_context)
         except TimeoutError:
-            if loop.time() >= deadline:
+            if deadline <= connect_by:
                 raise
             raise Unreachable(f"no connection within {self._connect_s:g} s") from None
         except OSError as error:
@@ -299,8 +300,7 @@ class Pool:
         """Close what has been idle for too long, and forget hosts that nobody uses."""
         loop = asyncio.get_running_loop()
         self._sweep = None
-        # A timer may fire a little early by the clock that it is compared with; what is nearly due goes too.
-        old = loop.time() - self._idle_s * 0.999
+        old = loop.time() - self._idle_s + CLOCK_S
         for connection, since in list(self._idle_since.items()):
             if since > old:
                 self._sweep = loop.call_at(since + self._idle_s, self._sweep_idle)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
+from stepwell.net import http_client
 from stepwell.net.http_client import Pool
+from stepwell.net.http_dial import dial
 from stepwell.net.http_errors import HttpError, TimedOut, Unreachable
 from tests.unit.net.conftest import Run
 from tests.unit.net.peer import Conn, Peer, answer, answering
@@ -98,18 +101,29 @@ def test_a_call_in_line_may_leave(run: Run) -> None:
     run(main())
 
 
-def test_a_connection_handed_to_a_cancelled_call_goes_on(run: Run) -> None:
-    """The hand-over and the cancellation fall into one turn: the next in line gets it."""
+@pytest.mark.parametrize("kept", ["keep-alive", "close"])
+def test_what_is_handed_to_a_cancelled_call_goes_on(run: Run, kept: str) -> None:
+    """The hand-over, of a connection or of its slot, and the cancellation fall into one turn: the next in line gets it."""
 
     async def main() -> None:
-        async with Peer(answering(answer())) as peer, Pool(environ={}, connections_per_host_max=1) as client:
-            await client.request("POST", peer.url)
-            for _ in range(20):
-                calls = [asyncio.ensure_future(client.request("POST", peer.url)) for _ in range(4)]
-                await asyncio.wait(calls[:1])
-                calls[1].cancel()
-                assert [response.status for response in await asyncio.gather(calls[0], *calls[2:])] == [200, 200, 200]
-                await asyncio.gather(*calls, return_exceptions=True)
+        script = answering(answer(b"ok", "200 OK", f"connection: {kept}"))
+        async with Peer(script) as peer, Pool(environ={}, connections_per_host_max=1) as client:
+
+            async def call_then_cancel() -> None:
+                await client.request("POST", peer.url)
+                # In the step of this task that put the connection down, before the next in line has run.
+                second.cancel()
+
+            first = asyncio.ensure_future(call_then_cancel())
+            await turns(1)
+            second = asyncio.ensure_future(client.request("POST", peer.url))
+            await turns(1)
+            third = asyncio.ensure_future(client.request("POST", peer.url))
+            await first
+            assert (await third).status == 200
+            assert second.cancelled() and len(peer.requests) == 2
+            assert (await client.request("POST", peer.url)).status == 200
+            assert peer.connections == (1 if kept == "keep-alive" else 3)
 
     run(main())
 
@@ -172,24 +186,34 @@ def test_idle_connections_are_bounded(run: Run) -> None:
     run(main())
 
 
-def test_a_stale_connection_at_the_limit_makes_room(run: Run) -> None:
-    """The second try opens a new connection though all allowed ones are open: an idle one goes for it."""
+def test_closing_while_a_connection_is_opened(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does not come to life behind the pool's back."""
 
     async def main() -> None:
-        first = asyncio.Event()
+        opening, go = asyncio.Event(), asyncio.Event()
+
+        async def slowly(*args: Any) -> Any:
+            opening.set()
+            await go.wait()
+            return await dial(*args)
+
+        monkeypatch.setattr(http_client, "dial", slowly)
+        ended = asyncio.Event()
 
         async def script(conn: Conn) -> None:
-            while await conn.request() is not None:
-                if len(peer.requests) == 2:
-                    first.set()
-                if len(peer.requests) == 3:
-                    return
-                await first.wait()
-                await conn.send(answer(b"%d" % conn.number))
+            await conn.ended()
+            ended.set()
 
-        async with Peer(script) as peer, Pool(environ={}, connections_per_host_max=2) as client:
-            await asyncio.gather(*[client.request("POST", peer.url) for _ in range(2)])
-            assert (await client.request("POST", peer.url)).body == b"3"
+        async with Peer(script) as peer:
+            client = Pool(environ={})
+            call = asyncio.ensure_future(client.request("POST", peer.url))
+            await opening.wait()
+            await client.close()
+            go.set()
+            with pytest.raises(HttpError):
+                await call
+            await ended.wait()
+            assert peer.requests == []
 
     run(main())
 
