@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import resource
-import sqlite3
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -172,14 +171,30 @@ def sleeps(folder: Path, scale: int) -> list[Result]:
 
 
 def rows(folder: Path, scale: int) -> list[Result]:
-    """Database pages written and flushes made for 1,000 five-step runs."""
+    """Rows written for a transition of five-step runs: net changes of each group, as they go to the database."""
 
     async def work(rig: Rig) -> list[Result]:
-        connection = sqlite3.connect(folder / "rows.db")
-        await rig.through("bench/five", 1000 // scale)
-        events, runs, steps = (connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("events", "runs", "steps"))
-        connection.close()
-        return [Result("rows kept of a five-step run (events, run, steps)", (events + runs + steps) * scale / 1000, "")]
+        heart = rig.engine.node._heart
+        handle = heart.handle
+        written = inputs = groups = 0
+
+        async def counting(group: Any) -> Any:
+            nonlocal written, inputs, groups
+            beat = await handle(group)
+            inputs += len(beat.decided)
+            groups += 1
+            for change in beat.changes.tables.values() if beat.changes else ():
+                written += len(change.inserted) + len(change.updated) + len(change.deleted)
+            return beat
+
+        heart.handle = counting
+        runs = 2000 // scale
+        await rig.through("bench/five", runs)
+        return [
+            Result("five-step runs: rows written a transition", written / inputs, ""),
+            Result("five-step runs: transitions a run", inputs / runs, ""),
+            Result("five-step runs: commits of 1,000 runs", 1000 * groups / runs, ""),
+        ]
 
     return with_engine(folder, "rows", work)
 

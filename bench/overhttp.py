@@ -13,7 +13,7 @@ import psutil
 import uvloop
 
 from bench.result import Result
-from tests.support.processes import Server
+from tests.support.processes import Server, until
 
 POSTERS = 32
 EVENT = {"name": "bench/x", "data": {"order": "o-1", "tenant": "acme", "items": [1, 2, 3]}}
@@ -84,7 +84,7 @@ def step_calls(folder: Path, scale: int) -> list[Result]:
     """Step calls a second over HTTP to a raw app, with the CPU of each side."""
     home = folder / "calls"
     home.mkdir()
-    server = Server(home)
+    server = Server(home, "--no-poll")
     try:
         return uvloop.run(_step_calls(server, 4000 // scale))
     finally:
@@ -100,20 +100,8 @@ async def _step_calls(server: Server, runs: int) -> list[Result]:
     body = {"appName": "raw", "url": url, "sdk": "raw", "functions": [function]}
     await asyncio.to_thread(server.ask, "/fn/register", body)
     process = psutil.Process(server.popen.pid)
-    cpu = sum(process.cpu_times()[:2])
-    own = time.process_time()
-    began = time.perf_counter()
-    for start in range(0, runs, 500):
-        ids = (await asyncio.to_thread(server.ask, "/e/x", [{"name": "raw/go"}] * min(500, runs - start)))["ids"]
-    last = (await asyncio.to_thread(server.ask, f"/v1/events/{ids[-1]}/runs"))["data"][0]["run_id"]
-    while True:
-        queued = await asyncio.to_thread(server.ask, "/api/runs?limit=1&status=queued")
-        running = await asyncio.to_thread(server.ask, "/api/runs?limit=1&status=running")
-        if not queued["runs"] and not running["runs"]:
-            break
-        await asyncio.sleep(0.05)
-    seconds = time.perf_counter() - began
-    assert (await asyncio.to_thread(server.ask, f"/v1/runs/{last}"))["data"]["status"] == "Completed"
+    cpu, own = sum(process.cpu_times()[:2]), time.process_time()
+    seconds = await asyncio.to_thread(_through, server, "raw/go", runs)
     app.close()
     return [
         Result("HTTP, raw app, five-step function: step calls", 5 * runs / seconds, "/s"),
@@ -123,4 +111,41 @@ async def _step_calls(server: Server, runs: int) -> list[Result]:
     ]
 
 
-ALL = (ingest, step_calls)
+def _through(server: Server, name: str, runs: int) -> float:
+    """Send so many events in arrays of 500; the seconds until no run is under way."""
+    began = time.perf_counter()
+    for start in range(0, runs, 500):
+        ids = server.ask("/e/x", [{"name": name}] * min(500, runs - start))["ids"]
+    until(lambda: not any(server.ask(f"/api/runs?limit=1&status={word}")["runs"] for word in ("queued", "running")), "all runs end", 120)
+    seconds = time.perf_counter() - began
+    (run,) = server.ask(f"/v1/events/{ids[-1]}/runs")["data"]
+    assert run["status"] == "Completed", run
+    return seconds
+
+
+def process_driver(folder: Path, scale: int) -> list[Result]:
+    """Steps in child processes, two of them, with the CPU of the server and of its children."""
+    home = folder / "process"
+    home.mkdir()
+    server = Server(home, str(Path(__file__).parent / "app.py"))
+    try:
+        server.synced("bench-five")
+        process = psutil.Process(server.popen.pid)
+        results = []
+        for name, steps, runs in (("five", 5, 4000 // scale), ("ten", 10, 1000 // scale)):
+            _through(server, f"bench/{name}", 200)
+            children = process.children()
+            cpu, theirs = sum(process.cpu_times()[:2]), sum(sum(child.cpu_times()[:2]) for child in children)
+            seconds = _through(server, f"bench/{name}", runs)
+            cpu, theirs = sum(process.cpu_times()[:2]) - cpu, sum(sum(child.cpu_times()[:2]) for child in children) - theirs
+            results += [
+                Result(f"process driver, {name}-step function: steps", steps * runs / seconds, "/s"),
+                Result(f"process driver, {name}-step function: server's CPU a step", 1e6 * cpu / (steps * runs), "µs"),
+                Result(f"process driver, {name}-step function: children's CPU a step", 1e6 * theirs / (steps * runs), "µs"),
+            ]
+        return results
+    finally:
+        server.kill()
+
+
+ALL = (ingest, step_calls, process_driver)
