@@ -13,6 +13,7 @@ from stepwell.drivers.base import CheckpointFn
 from stepwell.errors import CallError, UsageError
 from stepwell.net.http_client import Pool
 from stepwell.protocol.calls import CALL_TIMEOUT_MS, Answer, CallRequest, encode_call, failed, parse_answer
+from stepwell.protocol.codec import first_unsafe_integer
 from stepwell.protocol.signatures import sign
 
 HINTS = {
@@ -48,6 +49,10 @@ class HttpDriver:
         if request.fence > 0:
             headers["x-inngest-generation-id"] = str(request.fence)
         if self._signing_key is not None:
+            if (number := first_unsafe_integer(body)) is not None:
+                # SDKs parse the body before they verify it, and their numbers are doubles: the signature would never fit.
+                message = f"The call holds the whole number {number}, which the app would change and then refuse: send it as a string."
+                return failed("UnsafeInteger", message, retriable=False)
             headers["x-inngest-signature"] = sign(body, self._signing_key, int(time.time()))
         timeout_s = min(request.timeout_ms, self._timeout_ms) / 1000
         try:
