@@ -118,13 +118,16 @@ def on_failed(advance: Advance, item: Item, failed: Failed, worker: str) -> None
     advance.ends(RunStatus.FAILED, failed.error)
 
 
-def lose(lanes: Lanes, item: Item, reason: str, worker: str, now_ms: int) -> list[Command | Effect]:
-    """A leased item of a live run becomes ready at once under a new fence, and uses no attempt; the trace shows the loss."""
+def lose(lanes: Lanes, item: Item, reason: str, worker: str, now_ms: int, *, counts: bool = True) -> list[Command | Effect]:
+    """A leased item of a live run becomes ready at once under a new fence, and uses no attempt; the trace shows the loss.
+
+    It `counts` towards the losses that fail the call where the call may be what killed its worker.
+    """
     lanes.give_back(item)
     lanes.ready(item)
     return [
         Put(attempt_row(item, step_of(item), "lost", error_json("Lost", reason), worker, now_ms)),
-        ReturnItem(item.id, None, item.fence, item.losses + 1),
+        ReturnItem(item.id, None, item.fence, item.losses + counts),
     ]
 
 

@@ -48,7 +48,7 @@ def on_return(registry: Registry, view: View, timer: Timer, now_ms: int) -> list
     """One step of the cursor: at most `RETURN_AT_ONCE` items, then the holder itself."""
     items: list[Item] = view.scan("holder_items", timer.ref, RETURN_AT_ONCE)
     commands, returned = come_back(registry, view, items, RESTARTED, now_ms)
-    if returned < len(items) or len(items) == RETURN_AT_ONCE:
+    if returned < len(items) or view.more("holder_items", timer.ref, RETURN_AT_ONCE):
         return [*commands, TimerSet(timer.id, now_ms)]
     commands.append(Delete("timers", timer.id))
     if view.holder(timer.ref) is not None:
@@ -68,6 +68,11 @@ def on_calls_returned(registry: Registry, view: View, returned: CallsReturned, n
     return [*commands, Reply(count)]
 
 
+def may_have_died_of(registry: Registry, item: Item) -> bool:
+    """Whether the call may be what ended its node: only where user code runs in the node's own process."""
+    return registry.functions[item.function_id].driver == "local"
+
+
 def come_back(registry: Registry, view: View, items: list[Item], reason: str, now_ms: int) -> tuple[list[Command | Effect], int]:
     """Leased items without a call, and how many of them are settled: those of live runs are lost calls, those of ended runs only
     give their slots back. One that was lost too often ends its run, which is a transition's work by itself.
@@ -79,8 +84,8 @@ def come_back(registry: Registry, view: View, items: list[Item], reason: str, no
         if run is None or run.ended_ms is not None:
             commands.append(Delete("items", item.id))
             lanes.give_back(item)
-        elif is_worn_out(registry, item):
+        elif (counts := may_have_died_of(registry, item)) and is_worn_out(registry, item):
             return fail_worn_out(Advance(registry, view, run, now_ms), item, reason, ""), 1
         else:
-            commands += lose(lanes, item, reason, "", now_ms)
+            commands += lose(lanes, item, reason, "", now_ms, counts=counts)
     return [*commands, *lanes.commands()], len(items)

@@ -87,11 +87,11 @@ class Lanes:
                 self._commands.append(SetLane(lane.id, lane.state, lane.shut_by, lane.tag))
         return self._commands
 
-    def open(self, counter_id: str, limit: int) -> bool:
-        """Open lanes that a key shut, as many as it has room for. Says whether there may be more."""
+    def open(self, counter_id: str, limit: int) -> int:
+        """Open lanes that a key shut, as many as it has room for. Says how many."""
         return self._open(counter_id, self._view.running(counter_id), limit)
 
-    def _open(self, counter_id: str, running: int, limit: int) -> bool:
+    def _open(self, counter_id: str, running: int, limit: int) -> int:
         shut: list[Lane] = self._view.scan("shut_lanes", counter_id, limit)
         opened = 0
         for lane in shut:
@@ -101,11 +101,11 @@ class Lanes:
                 continue
             allowed = self._registry.functions[lane.function_id].limit_of(counter_id)
             if allowed is not None and opened >= allowed - running:
-                return False
+                return opened
             self._lanes[lane.id] = msgspec.structs.replace(lane, state=LaneState.READY, shut_by=None)
             self._wake(lane.function_id)
             opened += 1
-        return len(shut) == limit
+        return opened
 
     def _lane(self, lane_id: str) -> Lane | None:
         lane = self._lanes.get(lane_id)
@@ -172,7 +172,7 @@ class _Take:
         items: list[Item] = self._view.scan("lane_items", ask.function_id, ask.room)
         for item in items:
             self._lease(item)
-        self.more = len(items) == ask.room
+        self.more = self._view.more("lane_items", ask.function_id, ask.room)
 
     def keyed_lanes(self, ask: Ask) -> None:
         """Lanes in the order of their tags; each item claimed moves its lane's tag on."""
@@ -184,16 +184,16 @@ class _Take:
         ahead: dict[str, Item | None] = {lane_id: next(queue, None) for lane_id, queue in queues.items()}
         tags = {lane.id: lane.tag for lane in lanes}
         virtual = before = self._view.virtual_time(ask.function_id)
-        self.more = self.more or len(lanes) == ask.room
+        self.more = self.more or self._view.more("ready_lanes", ask.function_id, ask.room)
         while heap:
             tag, lane_id, lane = heapq.heappop(heap)
             item = ahead[lane_id]
             if item is None:
-                if self._view.exhausted("lane_items", lane_id):
-                    self._empty(lane, tags[lane_id], virtual)
-                else:
+                if self._view.more("lane_items", lane_id, each):
                     self.more = True
                     self._moved(lane, tags[lane_id])
+                else:
+                    self._empty(lane, tags[lane_id], virtual)
                 continue
             if self.taken >= ask.room:
                 self.more = True

@@ -54,7 +54,10 @@ def on_item_due(registry: Registry, view: View, timer: Timer) -> list[Command | 
 
 def on_open(registry: Registry, view: View, timer: Timer, now_ms: int) -> list[Command | Effect]:
     """One step of an opening cursor."""
+    before = view.scan("shut_lanes", timer.ref, OPEN_BY_CURSOR)
     lanes = Lanes(registry, view)
-    if lanes.open(timer.ref, OPEN_BY_CURSOR):
+    opened = lanes.open(timer.ref, OPEN_BY_CURSOR)
+    if opened and opened == len(before) and view.more("shut_lanes", timer.ref, OPEN_BY_CURSOR):
+        # All that were seen are open and the key has room yet: there may be more. A full key's next release opens the others.
         return [*lanes.commands(), TimerSet(timer.id, now_ms)]
     return [Delete("timers", timer.id), *lanes.commands()]

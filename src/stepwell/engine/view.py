@@ -207,9 +207,12 @@ class View(Tables):
             raise NotLoaded(Scan(name, value, limit))
         return SCANS[name](self, value)[:limit]
 
-    def exhausted(self, name: str, value: str) -> bool:
-        """Whether the store gave all that the scan has: only then does a dry scan mean that none is left."""
-        return self._scans[name, value][1]
+    def more(self, name: str, value: str, limit: int) -> bool:
+        """Whether there may be more than `limit` rows: the store did not give all it has, or the group has added some.
+
+        A scan that ran dry says that none is left only where this is false.
+        """
+        return not self._scans[name, value][1] or len(SCANS[name](self, value)) > limit
 
     # Changing, for the node.
 

@@ -300,6 +300,8 @@ class Node:
         reload = False
         for (input, future), decided in zip(group, beat.decided, strict=False):
             reply = None
+            if isinstance(input, TimerDue):
+                self._timekeeper.settled(input.timer_id)  # before its effects, which may set it again
             for effect in decided.effects:
                 match effect:
                     case Reply():
@@ -314,8 +316,6 @@ class Node:
                         self._forget(effect.run_id)
                     case RegistryChanged():
                         reload = True
-            if isinstance(input, TimerDue):
-                self._timekeeper.settled(input.timer_id)
             if decided.error is not None and isinstance(input, TimerDue | Claim):
                 await self._set_aside(input, decided.error)
             if not future.done():

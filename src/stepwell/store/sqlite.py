@@ -184,6 +184,8 @@ class _Writer:
         connection.execute("PRAGMA wal_autocheckpoint = 0")
         connection.execute("PRAGMA cache_size = -65536")
         migrate(connection)
+        # What processes that were killed left in the WAL goes into the file, so that it does not grow from crash to crash.
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def close(self) -> None:
         """Bring the WAL into the file and disconnect."""
@@ -285,7 +287,7 @@ class _Checkpointer:
     def maybe(self) -> None:
         """Look at the WAL's size now and then, and wake the thread where it has grown."""
         self._commits += 1
-        if self._commits % 64 == 0 and self._wal.stat().st_size > CHECKPOINT_PAGES * 4096:
+        if self._commits % 32 == 0 and self._wal.stat().st_size > CHECKPOINT_PAGES * 4096:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="stepwell-checkpoint", daemon=True)
                 self._thread.start()

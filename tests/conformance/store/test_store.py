@@ -192,7 +192,7 @@ def test_scans_are_ordered_bounded_and_see_the_group(check: Callable[[Work], Non
         await write(store, *map(Put, items), Put(continuing), Put(an_item("R8-i", holder="h", leased_ms=1)))
         view = await seen(store, Scan("lane_items", "f", 3), Scan("holder_items", "h", 5))
         assert [item.id for item in view.scan("lane_items", "f", 3)] == ["R9-i", "R1-i", "R2-i"]
-        assert not view.exhausted("lane_items", "f") and view.exhausted("holder_items", "h")
+        assert view.more("lane_items", "f", 3) and not view.more("holder_items", "h", 5)
         view.apply([HoldItem("R9-i", "h", 1, 1)])
         assert [item.id for item in view.scan("lane_items", "f", 3)] == ["R1-i", "R2-i"]
 
