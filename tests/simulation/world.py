@@ -54,6 +54,7 @@ class World:
         self.moves = Moves()
         self.inbox: list[AnyInput] = []
         self.out: list[Item] = []
+        self.ghosts: list[Item] = []
         self.accepted: dict[str, Event] = {}
         self.versions: dict[str, int] = {}
         self.epoch = 0
@@ -214,6 +215,8 @@ class World:
 
     def _answer(self, *, settling: bool = False) -> None:
         """A call that is out comes back: with an answer, twice, lost, or first with a checkpoint."""
+        if self.ghosts and not settling and self.chance.random() < 0.3:
+            self.out.append(self.ghosts.pop(self.chance.randrange(len(self.ghosts))))
         if not self.out:
             return
         item = self.chance.choice(self.out)
@@ -261,6 +264,7 @@ class World:
         self.inbox = []
         self._new_epoch()
         self.inbox += [*events, *late]  # senders try again; a late answer still arrives
+        self.ghosts += self.out  # they are called again, and go on meanwhile: their answers come too late
         self.out = []
 
     def _new_epoch(self) -> None:

@@ -30,9 +30,11 @@ def _console() -> Console:
 
 
 def _table(*names: str) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for name in names:
-        table.add_column(name, no_wrap=True, overflow="ellipsis")
+    table = Table(box=None, pad_edge=False, expand=True)
+    for i, name in enumerate(names):
+        # What is long, in the last column, gives way first.
+        last = i == len(names) - 1
+        table.add_column(name, no_wrap=True, overflow="ellipsis", ratio=1 if last else None, min_width=None if last else 8)
     return table
 
 
