@@ -36,6 +36,8 @@ def live_runs_go_on(tables: Tables) -> Iterator[str]:
                 yield f"run {run.id} counts {run.calls} calls, {run.waits} waits; there are {calls[run.id]} and {waits[run.id]}"
             if run.calls + run.waits == 0:
                 yield f"run {run.id} is {run.status}, and nothing will move it"
+            if (run.status is RunStatus.WAITING) != (run.calls == 0):
+                yield f"run {run.id} is {run.status} with {run.calls} calls"
 
 
 def ended_runs_are_over(tables: Tables) -> Iterator[str]:
@@ -52,17 +54,21 @@ def ended_runs_are_over(tables: Tables) -> Iterator[str]:
 
 
 def steps_are_counted(tables: Tables) -> Iterator[str]:
-    """A run's counts of steps match its rows; finished steps have a memo, and places from 0 without a gap."""
+    """A run counts its steps and their bytes rightly; a memo is there exactly when the step has ended, with places from 0 without a gap."""
     for run in tables.runs:
         steps = tables.steps.find("run", run.id)
         finished = [step for step in steps if step.memo is not None]
-        if run.ended_ms is None and (run.steps, run.finished) != (len(steps), len(finished)):
+        if (run.steps, run.finished) != (len(steps), len(finished)):
             yield f"run {run.id} counts {run.steps} steps, {run.finished} finished; there are {len(steps)} and {len(finished)}"
+        if run.state_bytes != (size := sum(len(step.memo or b"") for step in finished)):
+            yield f"run {run.id} counts {run.state_bytes} bytes of state; there are {size}"
         if sorted(step.position for step in finished) != list(range(len(finished))):
             yield f"run {run.id}: the finished steps' places have a gap or a double"
         for step in steps:
             if (step.memo is not None) != (step.status in (StepStatus.COMPLETED, StepStatus.FAILED)):
                 yield f"step {step.id} of run {run.id} is {step.status}, memo {step.memo!r}"
+            if (step.memo is not None) != (step.ended_ms is not None):
+                yield f"step {step.id} of run {run.id} ended at {step.ended_ms}, memo {step.memo!r}"
 
 
 def groups_can_join(tables: Tables) -> Iterator[str]:
@@ -99,10 +105,51 @@ def shut_lanes_will_open(tables: Tables) -> Iterator[str]:
 
 
 def leases_have_holders(tables: Tables) -> Iterator[str]:
-    """A leased item's holder is a known epoch."""
+    """A leased item has a fence, and its holder is a known epoch or one whose cursor brings the item back."""
     for item in tables.items:
-        if item.holder is not None and item.holder not in tables.holders.rows:
+        if item.fence < 0 or (item.holder is not None and (item.fence < 1 or item.leased_ms is None)):
+            yield f"item {item.id} has the fence {item.fence}, holder {item.holder}, leased at {item.leased_ms}"
+        if item.holder is not None and item.holder not in tables.holders.rows and f"return/{item.holder}" not in tables.timers.rows:
             yield f"item {item.id} is leased to {item.holder}, which is not there"
+
+
+def items_belong_to_runs(tables: Tables) -> Iterator[str]:
+    """An item is in the lane of its run, and is not carried by a timer at the same time."""
+    for item in tables.items:
+        run = tables.runs.rows.get(item.run_id)
+        if run is None or (run.function_id, run.lane_id, run.keys) != (item.function_id, item.lane_id, item.keys):
+            yield f"item {item.id} has another lane than its run"
+        if f"item/{item.id}" in tables.timers.rows:
+            yield f"item {item.id} is there, and a timer will put it in again"
+
+
+def timers_have_subjects(tables: Tables) -> Iterator[str]:
+    """A timer's event, item or sleeping step is there; a step that sleeps has its timer."""
+    for timer in tables.timers:
+        match timer.kind:
+            case TimerKind.ROUTE if timer.ref not in tables.events.rows:
+                yield f"cursor {timer.id} has lost its event"
+            case TimerKind.ITEM if timer.item is None or timer.item.holder is not None or timer.item.run_id != timer.run_id:
+                yield f"timer {timer.id} carries {timer.item}"
+            case TimerKind.SLEEP:
+                step = tables.steps.rows.get((timer.run_id or "", timer.ref))
+                if step is None or step.status is not StepStatus.WAITING:
+                    yield f"timer {timer.id} is for the step {step}"
+            case _:
+                pass
+    live = {run.id for run in tables.runs if run.ended_ms is None}
+    for step in tables.steps:
+        sleeps = step.status is StepStatus.WAITING and step.run_id in live
+        if sleeps and f"sleep/{step.run_id}/{step.id}" not in tables.timers.rows:
+            yield f"step {step.id} of run {step.run_id} sleeps, and nothing will wake it"
+
+
+def dedups_lead_to_runs(tables: Tables) -> Iterator[str]:
+    """What an event key is remembered for is a run of that function."""
+    for dedup in tables.dedups:
+        run = tables.runs.rows.get(dedup.run_id)
+        if run is None or run.function_id != dedup.function_id:
+            yield f"key {dedup.event_key} of {dedup.function_id} is remembered for {dedup.run_id}, which is not there"
 
 
 def ends_are_told_once(tables: Tables) -> Iterator[str]:
@@ -133,6 +180,9 @@ STATE: tuple[Callable[[Tables], Iterator[str]], ...] = (
     lanes_lead_to_items,
     shut_lanes_will_open,
     leases_have_holders,
+    items_belong_to_runs,
+    timers_have_subjects,
+    dedups_lead_to_runs,
     ends_are_told_once,
     one_run_per_event,
 )
