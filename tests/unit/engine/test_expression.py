@@ -159,8 +159,9 @@ def test_refused(text: str, part: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["1 / 0", "9223372036854775807 + 1", "-event.data.text", "!event.data.text", "event.data.tags < 1", "1 - 'a'", "int('x')", "1 in 2",
-     "'a'.matches('(a+)+$')", "'a'.matches('(')", "json_parse('{')", "b64decode('%')", "event.data.text ? 1 : 2", "1.all(x, true)", "{[1]: 2}"],
+    ["1 / 0", "9223372036854775807 + 1", "-event.data.text", "!event.data.text", "event.data.tags < 1", "1 - 'a'", "int('x')",
+     "1 in 2", "'a'.matches('(a+)+$')", "'a'.matches('(')", "json_parse('{')", "b64decode('%')",
+     "event.data.text ? 1 : 2", "1.all(x, true)", "{[1]: 2}"],
 )  # fmt: skip
 def test_values_that_do_not_fit(text: str) -> None:
     """An evaluation that cannot go on says so; where a boolean is wanted it is no match."""
