@@ -101,11 +101,24 @@ def on_ops(advance: Advance, item: Item, answer: Ops, worker: str) -> None:
     if retry_of is not None:
         advance.retry(item, retry_due_ms(advance, item, answer.retry_after_ms))
         return
-    if not advance.ended and advance.outstanding == 1:
+    if not advance.ended and advance.outstanding == 1 and not told_again(advance, item, ops):
         stuck = error_json("NothingToDo", "The app answered that there is nothing to do, and nothing else of the run is under way.")
         on_failed(advance, item, Failed(error=stuck, retriable=True), worker)
         return
     advance.consume(item)
+
+
+def told_again(advance: Advance, item: Item, ops: list[Op]) -> bool:
+    """Whether the answer tells only of steps that are saved: then the run is called again, as after steps that are new.
+
+    An app that did not hear its checkpoint's reply tells the steps once more in its answer (§5.12). One that was called for this very
+    reason and answers so again does not get on.
+    """
+    saved = next((op for op in reversed(ops) if (step := advance.knows_step(op.id)) is not None and step.ended_ms is not None), None)
+    if saved is None or item.id == f"{item.run_id}-{saved.id}-saved":
+        return False
+    advance.discover(f"{saved.id}-saved")
+    return True
 
 
 def on_failed(advance: Advance, item: Item, failed: Failed, worker: str) -> None:

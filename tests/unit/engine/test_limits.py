@@ -114,6 +114,21 @@ def test_an_answer_with_nothing_to_do_is_tried_again_then_fails() -> None:
     assert b"NothingToDo" in bench.run().output
 
 
+def test_steps_that_a_checkpoint_saved_may_be_told_again() -> None:
+    """An app that did not hear its checkpoint's reply answers with the same steps: no attempt fails, and the run is called again.
+
+    Called for this very reason, it has to get on.
+    """
+    bench = Bench(Settings(retry_interval_ms=0), retries=0)
+    item = bench.claim()
+    checkpoint = Checkpoint(run_id=item.run_id, item_id=item.id, fence=item.fence, ops=steps(1))
+    assert bench.give(StepsCheckpointed(checkpoint)).error is None
+    bench.answer(item, Ops(ops=steps(1), request_version=2))
+    assert bench.run().status is RunStatus.RUNNING and not list(bench.store.tables.attempts)
+    bench.answer(bench.claim(), Ops(ops=steps(1), request_version=2))
+    assert b"NothingToDo" in bench.run().output
+
+
 def test_retry_after_is_kept_and_the_backoff_is_the_same_for_the_same_attempt() -> None:
     """An app says when; otherwise a table with a jitter that is a hash."""
     due = []
