@@ -1,74 +1,112 @@
-"""The stores are equal: the same inputs at the same times have the same effects and leave the same rows."""
+"""The stores are equal: the same inputs at the same times, under the same faults, have the same outcomes and leave the same rows."""
 
 from __future__ import annotations
 
 import asyncio
 import random
+import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from stepwell.engine.tables import SPECS
-from stepwell.runtime.heart import Heart
+from stepwell.engine.inputs import AnyInput, AppSynced
+from stepwell.engine.registry import Settings
+from stepwell.engine.tables import SPECS, Tables
+from stepwell.errors import StoreUnavailable
+from stepwell.runtime.heart import Beat, Heart
+from stepwell.store.base import Store
 from stepwell.store.sqlite import SqliteStore
 from stepwell.store.statements import CODECS
+from tests.simulation.checkers import WatchedHeart
 from tests.simulation.clock import VirtualClock
-from tests.simulation.world import World
+from tests.simulation.faults import FaultyStore
+from tests.simulation.world import simulate, small_bounds
 
-SEEDS = range(1, 13)
+SEEDS = range(1, 25)
 
 
-class Recorder(Heart):
+class Recorder(WatchedHeart):
     """A heart that keeps its groups with their time and what became of them."""
 
-    def __init__(self, heart: Heart) -> None:
-        self.__dict__.update(heart.__dict__)
-        self.log: list[tuple[object, ...]] = []
+    def __init__(self, store: Store, clock: VirtualClock, settings: Settings) -> None:
+        super().__init__(store, clock, settings)
+        self.log: list[tuple[list[AnyInput], int, str]] = []
 
-    async def handle(self, inputs):  # type: ignore[no-untyped-def]
+    async def handle(self, inputs: Sequence[AnyInput]) -> Beat:
         """Handle, and note."""
-        beat = await Heart.handle(self, inputs)
-        self.log.append((list(inputs), self._clock.now_ms(), [repr(one) for one in beat.decided]))
+        now_ms = self._clock.now_ms()
+        try:
+            beat = await super().handle(inputs)
+        except StoreUnavailable as error:
+            self.log.append((list(inputs), now_ms, repr(error)))
+            raise
+        self.log.append((list(inputs), now_ms, repr(beat.decided)))
         return beat
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_sqlite_does_what_the_model_does(seed: int, tmp_path: Path) -> None:
-    """A simulated course without faults, played again on SQLite."""
-    world = World.__new__(World)
-    original = random.Random.choice
+    """A simulated course, faults and all, played again on a file: outcome by outcome, and all rows at the end."""
+    world = simulate(seed, Recorder)
+    recorder = world.heart
+    assert isinstance(recorder, Recorder)
+    path = tmp_path / "replay.db"
 
-    def without_faults(self: random.Random, options):  # type: ignore[no-untyped-def]
-        return 0.0 if options == (0.0, 0.05, 0.2) else original(self, options)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(random.Random, "choice", without_faults)
-        patch.setattr("tests.simulation.world.Heart", lambda *args: Recorder(Heart(*args)))
-        world.__init__(seed)  # type: ignore[misc]
-        world.run()
-
-    async def replay() -> dict[str, list[object]]:
+    async def replay() -> None:
         clock = VirtualClock(random.Random(0))
-        store = SqliteStore(tmp_path / "replay.db")
+        faults = iter(world.luck.met)
+        store = FaultyStore(SqliteStore(path), lambda: next(faults))
+        heart = Heart(store, clock, recorder.registry.settings)
         await store.open()
-        heart = Heart(store, clock, world.heart.registry.settings)
-        for inputs, now_ms, decided in world.heart.log:  # type: ignore[attr-defined]
-            clock.ms = now_ms
-            beat = await heart.handle(inputs)
-            assert [repr(one) for one in beat.decided] == decided
-            if any(type(input).__name__ == "AppSynced" for input in inputs):
-                await heart.reload()
-        rows = {}
-        reader = store.reader
-        for name, spec in SPECS.items():
-            columns = ", ".join(f'"{column}"' for column in spec.row.__struct_fields__)
-            connection = reader._connection()  # type: ignore[attr-defined]
-            found = connection.execute(f"SELECT {columns} FROM {name}").fetchall()
-            rows[name] = sorted((CODECS[name].row_of(values) for values in found), key=lambda row: str(spec.key_of(row)))
-        await store.close()
-        return rows
+        try:
+            for number, (inputs, now_ms, outcome) in enumerate(recorder.log):
+                clock.ms = now_ms
+                try:
+                    assert repr((await heart.handle(inputs)).decided) == outcome, f"group {number}: {inputs}"
+                except StoreUnavailable as error:
+                    assert repr(error) == outcome, f"group {number}: {inputs}"
+                if any(isinstance(input, AppSynced) for input in inputs):
+                    await heart.reload()
+            await same_answers(store, world.store, world.tables)
+        finally:
+            await store.close()
+        assert next(faults, None) is None
 
-    kept = asyncio.run(replay())
+    with small_bounds(seed):
+        asyncio.run(replay())
+    assert rows_of(path) == {name: sorted(world.tables.by_name[name], key=repr) for name in SPECS}
+
+
+async def same_answers(store: Store, model: Store, tables: Tables) -> None:
+    """Every query gives the same on both."""
+    queries: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
+        ("catalogue", (), {}),
+        ("holders", (), {}),
+        ("functions_with_work", (), {}),
+        ("set_aside", (10,), {}),
+        ("due_timers", (1 << 60, 10), {}),
+        ("next_due_ms", (0,), {}),
+        *(("held_items", (holder.id,), {}) for holder in tables.holders),
+        *((name, (run.id,), {}) for run in tables.runs for name in ("run", "steps", "attempts", "items_of", "timers_of")),
+        *((name, (event.id, *limit), {}) for event in tables.events for name, limit in (("event", ()), ("runs_of_event", (5,)))),
+        *(("runs", (), {"limit": 3, "cursor": run.id, "function_id": run.function_id}) for run in tables.runs),
+        *(("runs", (), {"limit": 3, "status": run.status}) for run in tables.runs),
+        *(("events", (), {"limit": 3, "cursor": event.id, "name": event.name}) for event in tables.events),
+        *(("events", (), {"limit": 9, "received_after_ms": event.received_ms}) for event in tables.events),
+    ]
+    for name, values, named in queries:
+        answer = await getattr(store.reader, name)(*values, **named)
+        assert answer == await getattr(model.reader, name)(*values, **named), (name, values, named)
+
+
+def rows_of(path: Path) -> dict[str, list[Any]]:
+    """All that a closed file holds."""
+    connection = sqlite3.connect(path)
+    rows = {}
     for name, spec in SPECS.items():
-        model = sorted(world.store.tables.by_name[name], key=lambda row: str(spec.key_of(row)))
-        assert kept[name] == model, name
+        columns = ", ".join(f'"{column}"' for column in spec.row.__struct_fields__)
+        rows[name] = sorted((CODECS[name].row_of(values) for values in connection.execute(f"SELECT {columns} FROM {name}")), key=repr)
+    connection.close()
+    return rows

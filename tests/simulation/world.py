@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import msgspec
 
 from stepwell.engine import holders, lanes, routing, selection, timers
 from stepwell.engine.commands import Call, Reply
@@ -12,60 +15,80 @@ from stepwell.engine.inputs import (
     AppSynced,
     Ask,
     CallAnswered,
+    CallsReturned,
     Claim,
     EventsReceived,
+    HolderRenewed,
     NodeStarted,
     RunCancelled,
     RunRerun,
     StepsCheckpointed,
     TimerDue,
 )
-from stepwell.engine.invariants import Moves, violations
-from stepwell.engine.model import Item
+from stepwell.engine.invariants import Moves
+from stepwell.engine.model import Item, LaneState
 from stepwell.engine.registry import Settings
+from stepwell.engine.steps import memo_of
 from stepwell.errors import StoreUnavailable
 from stepwell.protocol.calls import Checkpoint, Lost, Ops
 from stepwell.protocol.events import Event
 from stepwell.protocol.ids import ulid
-from stepwell.runtime.heart import Heart, known
+from stepwell.protocol.ops import Op
+from stepwell.runtime.heart import Decided, Heart, known
+from stepwell.store.base import Store
+from stepwell.store.memory import MemoryStore
+from tests.simulation.checkers import Broken, WatchedHeart, judge_commit, judge_end
 from tests.simulation.clock import VirtualClock, at_once
-from tests.simulation.faults import FaultyStore
+from tests.simulation.faults import FaultyStore, Luck
 from tests.simulation.workload import PROGRAMS, App, registration
 
 EVENTS = 8
 MOVES_MAX = 220
-SETTLE_MAX = 4000
-VERSIONS = {"fan": (1, 2), "flaky": (2,)}
+SETTLE_MAX = 600
+VERSIONS = {"fan": (1, 2), "flaky": (1, 2)}
+
+MakeHeart = Callable[[Store, VirtualClock, Settings], Heart]
 
 
-class Broken(AssertionError):
-    """Something that must hold does not."""
+class Flight(msgspec.Struct):
+    """A call that is out: it knows what it was sent, and what was acknowledged to it since."""
+
+    item: Item
+    program: str
+    plan: bool
+    memo: dict[str, bytes]
+    asking: bool = False  # it waits for the answer to its checkpoint
+    unheard: tuple[Op, ...] = ()  # what it has told by a checkpoint and not seen acknowledged: its answer will tell it
 
 
 class World:
     """One seed's course of events. `run` raises `Broken` where a checker finds something."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, make_heart: MakeHeart = WatchedHeart) -> None:
         self.chance = random.Random(seed)
         self.clock = VirtualClock(self.chance)
-        self.store = FaultyStore(self.chance, rate=self.chance.choice((0.0, 0.05, 0.2)))
-        self.heart = Heart(self.store, self.clock, Settings(retry_interval_ms=5_000))
+        rate = self.chance.choice((0.0, 0.05, 0.2))
+        self.luck = Luck(self.chance, 0.0)
+        memory = MemoryStore()
+        self.tables = memory.tables
+        self.store = FaultyStore(memory, self.luck)
+        self.heart = make_heart(self.store, self.clock, Settings(retry_interval_ms=5_000))
         self.app = App(self.chance)
         self.moves = Moves()
         self.inbox: list[AnyInput] = []
-        self.out: list[Item] = []
-        self.ghosts: list[Item] = []
+        self.out: list[Flight] = []
+        self.ghosts: list[Flight] = []
         self.accepted: dict[str, Event] = {}
+        self.acknowledged: dict[tuple[str, str], bytes] = {}
         self.versions: dict[str, int] = {}
         self.epoch = 0
-        self.poisons = 0
         self.sent = 0
-        self.store.rate, rate = 0.0, self.store.rate
         self._new_epoch()
-        self.inbox.append(AppSynced(registration(), "sim"))
+        # In the server's own process, calls that are lost with a node count as those that may have killed it.
+        self.inbox.append(AppSynced(registration(), self.chance.choice(("sim", "local"))))
         self._beat()
         at_once(self.heart.reload())
-        self.store.rate = rate
+        self.luck.rate = rate
 
     # The course.
 
@@ -82,6 +105,8 @@ class World:
             (1, self._rerun),
             (1, self._poison),
             (1, self._jump),
+            (1, self._compare),
+            (1, self._renew),
         ]
         weights = [weight for weight, _ in actions]
         for _ in range(MOVES_MAX):
@@ -89,7 +114,7 @@ class World:
         self._settle()
 
     def _settle(self) -> None:
-        self.store.rate = 0.0
+        self.luck.rate = 0.0
         self._crash()
         for _ in range(SETTLE_MAX):
             while self.inbox:
@@ -99,44 +124,14 @@ class World:
             while self.out:
                 self._answer(settling=True)
                 self._beat()
-            if all(run.ended_ms is not None for run in self.store.tables.runs) and not self.store.tables.timers.rows:
+            if all(run.ended_ms is not None for run in self.tables.runs) and not self.tables.timers.rows and not self._lanes_to_visit():
                 break
             self._tick(far=True)
-        self._judge_end()
+        judge_end(self.tables, self.heart.registry, self.accepted.values(), self.acknowledged)
 
-    def _judge_end(self) -> None:
-        tables = self.store.tables
-        for run in tables.runs:
-            if run.ended_ms is None:
-                raise Broken(f"run {run.id} of {run.function_id} never ends: {run}")
-        if tables.items.rows or tables.counters.rows:
-            raise Broken(f"left over: {list(tables.items)} {list(tables.counters)}")
-        if tables.set_aside.rows:
-            raise Broken(f"set aside: {list(tables.set_aside)}")
-        keys: set[tuple[str, str]] = set()
-        for event in self.accepted.values():
-            if event.internal_id not in tables.events.rows:
-                raise Broken(f"the acknowledged event {event.internal_id} is gone")
-            for function in self.heart.registry.listening(event.name):
-                runs = [
-                    run
-                    for run in tables.runs
-                    if run.function_id == function.id and event.internal_id in run.event_ids and run.cause != "rerun"
-                ]
-                first = event.id == event.internal_id or (function.id, event.id) not in keys
-                keys.add((function.id, event.id))
-                if event.id == event.internal_id and len(runs) != 1:
-                    raise Broken(f"event {event.internal_id} has {len(runs)} runs of {function.id}")
-                if len(runs) > 1 or (not first and len(runs) > 1):
-                    raise Broken(f"event key {event.id} has {len(runs)} runs of {function.id}")
-        for key in {event.id for event in self.accepted.values()}:
-            for function in self.heart.registry.functions.values():
-                ids = {event.internal_id for event in self.accepted.values() if event.id == key}
-                started = [
-                    run for run in tables.runs if run.function_id == function.id and run.cause == "event" and ids & set(run.event_ids)
-                ]
-                if len(started) > 1:
-                    raise Broken(f"event key {key} started {len(started)} runs of {function.id}")
+    def _lanes_to_visit(self) -> bool:
+        """Whether a claim has still to find lanes empty whose runs were cancelled."""
+        return any(lane.state is not LaneState.EMPTY for lane in self.tables.lanes)
 
     # What may happen.
 
@@ -162,51 +157,45 @@ class World:
             return
         size = self.chance.randint(1, min(8, len(self.inbox)))
         group, self.inbox = self.inbox[:size], self.inbox[size:]
-        stale = len(group) == 1 and self._is_stale(group[0])
         try:
             beat = at_once(self.heart.handle(group))
         except StoreUnavailable:
             self.inbox = [known(input) for input in group] + self.inbox
-            self._judge()
+            judge_commit(self.tables, self.moves, self.heart.registry)
             return
-        self._judge()
-        if stale and beat.changes:
-            raise Broken(f"{group[0]} is no report of a lease, and changed {beat.changes}")
+        judge_commit(self.tables, self.moves, self.heart.registry)
         self.inbox = group[len(beat.decided) :] + self.inbox
         for input, decided in zip(group, beat.decided, strict=False):
-            if isinstance(input, EventsReceived) and decided.error is None:
-                self.accepted.update((event.internal_id, event) for event in input.events)
-            poisoned = isinstance(input, CallAnswered) and input.answer is None
-            if decided.error is not None and not poisoned and not isinstance(input, RunCancelled | RunRerun | StepsCheckpointed):
-                raise Broken(f"{input} raised") from decided.error
-            for effect in decided.effects:
-                if isinstance(effect, Call):
-                    self.out.append(effect.item)
-                elif isinstance(effect, Reply) and isinstance(input, StepsCheckpointed) and not effect.value.accepted:
-                    self.out = [item for item in self.out if item.id != input.checkpoint.item_id or item.fence != input.checkpoint.fence]
+            self._publish(input, decided)
 
-    def _is_stale(self, input: AnyInput) -> bool:
-        """Whether the input reports of a call that holds no lease any more: then it may change nothing."""
-        match input:
-            case CallAnswered():
-                item_id, fence = input.item_id, input.fence
-            case StepsCheckpointed():
-                item_id, fence = input.checkpoint.item_id, input.checkpoint.fence
-            case _:
-                return False
-        item = self.store.tables.items.rows.get(item_id)
-        return item is None or item.holder is None or item.fence != fence
+    def _publish(self, input: AnyInput, decided: Decided) -> None:
+        """What the node does with a committed decision."""
+        poisoned = isinstance(input, CallAnswered) and input.answer is None
+        if decided.error is not None and not poisoned and not isinstance(input, RunCancelled | RunRerun):
+            raise Broken(f"{input} raised") from decided.error
+        if isinstance(input, EventsReceived):
+            self.accepted.update((event.internal_id, event) for event in input.events)
+        for effect in decided.effects:
+            if isinstance(effect, Call):
+                memo = {step.id: step.memo for step in self.tables.steps.find("run", effect.run.id) if step.memo is not None}
+                asked_again = [key for key in self.acknowledged if key[0] == effect.run.id and key[1] not in memo]
+                if asked_again:
+                    raise Broken(f"the acknowledged steps {asked_again} are asked for again")
+                self.out.append(Flight(effect.item, effect.run.function_id.removeprefix("sim-"), effect.run.force_plan, memo))
+            elif isinstance(effect, Reply) and isinstance(input, StepsCheckpointed):
+                self._acknowledge(input.checkpoint, effect.value.accepted)
 
-    def _judge(self) -> None:
-        tables = self.store.tables
-        wrong = violations(tables) + self.moves.judge(tables)
-        for counter in tables.counters:
-            for function in self.heart.registry.functions.values():
-                limit = function.limit_of(counter.id)
-                if limit is not None and counter.running > limit:
-                    wrong.append(f"{counter.id} runs {counter.running}, at most {limit} may")
-        if wrong:
-            raise Broken("; ".join(wrong))
+    def _acknowledge(self, checkpoint: Checkpoint, accepted: bool) -> None:
+        """The call goes on with its steps saved, or ends unheard, since it was superseded."""
+        memos = {op.id: memo_of(op) for op in checkpoint.ops}
+        if accepted:
+            self.acknowledged.update(((checkpoint.run_id, step_id), memo) for step_id, memo in memos.items())
+        for flight in [flight for flight in self.out if (flight.item.id, flight.item.fence) == (checkpoint.item_id, checkpoint.fence)]:
+            flight.asking, flight.unheard = False, ()
+            if accepted:
+                flight.memo.update(memos)
+            else:
+                self.out.remove(flight)
 
     def _claim(self) -> None:
         functions = list(self.heart.registry.functions)
@@ -214,38 +203,56 @@ class World:
         self.inbox.append(Claim(self.holder, tuple(Ask(function_id, self.chance.randint(1, 4)) for function_id in functions)))
 
     def _answer(self, *, settling: bool = False) -> None:
-        """A call that is out comes back: with an answer, twice, lost, or first with a checkpoint."""
+        """A call that is out comes back: with an answer, twice, lost, or first with a checkpoint. A ghost's answer comes too late."""
         if self.ghosts and not settling and self.chance.random() < 0.3:
             self.out.append(self.ghosts.pop(self.chance.randrange(len(self.ghosts))))
-        if not self.out:
+        ready = [flight for flight in self.out if not flight.asking]
+        if not ready:
             return
-        item = self.chance.choice(self.out)
-        run = self.store.tables.runs.rows.get(item.run_id)
-        assert run is not None
-        program = run.function_id.removeprefix("sim-")
-        memo = {step.id: step.memo for step in self.store.tables.steps.find("run", run.id) if step.memo is not None}
-        version = self.versions.setdefault(run.id, self.chance.choice(VERSIONS.get(program, (1, 2))))
-        answer = self.app.answer(program, run.id, memo, item.step_id, item.attempt, run.force_plan, version)
+        flight = self.chance.choice(ready)
+        item = flight.item
+        version = self.versions.setdefault(item.run_id, self.chance.choice(VERSIONS.get(flight.program, (1, 2))))
+        answer = self.app.answer(flight.program, item.run_id, flight.memo, item.step_id, item.attempt, flight.plan, version)
+        if flight.unheard:
+            answer = Ops(ops=flight.unheard, request_version=version)
         luck = 1.0 if settling else self.chance.random()
         single = isinstance(answer, Ops) and len(answer.ops) == 1 and answer.ops[0].op == "StepRun" and item.step_id == "step"
-        if single and not run.force_plan and (luck < 0.3 or (settling and self.chance.random() < 0.5)):
+        if single and not flight.plan and not flight.unheard and (luck < 0.3 or (settling and self.chance.random() < 0.5)):
             assert isinstance(answer, Ops)
-            checkpoint = Checkpoint(run_id=run.id, item_id=item.id, fence=item.fence, ops=answer.ops)
+            checkpoint = Checkpoint(run_id=item.run_id, item_id=item.id, fence=item.fence, ops=answer.ops)
             self.inbox += [StepsCheckpointed(checkpoint)] * (1 if luck > 0.1 else 2)
+            flight.unheard = answer.ops
+            flight.asking = luck > 0.03  # else its connection breaks, and what it was answered is not heard
             return
-        if luck < 0.85 and luck > 0.78:
+        self.out.remove(flight)
+        if 0.78 < luck < 0.85:
             answer = Lost(reason="the child died")
-        self.out.remove(item)
-        if 0.85 < luck < 0.9:
-            return  # never comes back: the next epoch will find it
-        report = CallAnswered(run.id, item.id, item.fence, answer)
+            self.ghosts.append(flight)  # taken for dead, and it answers yet
+        elif 0.85 < luck < 0.9:
+            if luck < 0.88:
+                self.ghosts.append(flight)
+            return  # does not come back: a comparison or the next epoch will find it
+        report = CallAnswered(item.run_id, item.id, item.fence, answer)
         self.inbox.append(report)
         if luck < 0.4:
             self.inbox.insert(self.chance.randint(0, len(self.inbox)), report)
 
+    def _compare(self) -> None:
+        """The node returns what it holds without a call in hand."""
+        in_hand = {(flight.item.id, flight.item.fence) for flight in self.out}
+        in_hand |= {(input.item_id, input.fence) for input in self.inbox if isinstance(input, CallAnswered)}
+        held = at_once(self.store.reader.held_items(self.holder))
+        lost = tuple(one for one in held if one not in in_hand)
+        if lost:
+            self.inbox += [CallsReturned(lost, "no call in hand")] * self.chance.randint(1, 2)
+
+    def _renew(self) -> None:
+        """This node says that it lives; one whose epoch is over may think so too."""
+        self.inbox.append(HolderRenewed(f"node/{self.chance.randint(1, self.epoch)}"))
+
     def _tick(self, *, far: bool = False) -> None:
         """Time goes on, and what is due is told."""
-        timers = sorted(self.store.tables.timers, key=lambda timer: (timer.due_ms, timer.id))
+        timers = sorted(self.tables.timers, key=lambda timer: (timer.due_ms, timer.id))
         if timers and (far or self.chance.random() < 0.5):
             self.clock.ms = max(self.clock.ms, timers[0].due_ms)
         else:
@@ -258,17 +265,21 @@ class World:
     def _crash(self) -> None:
         """The node dies: what it had not committed is gone, its calls go on somewhere, and a new epoch begins."""
         events = [known(input) for input in self.inbox if isinstance(input, EventsReceived)]
-        late = [
-            input for input in self.inbox if isinstance(input, CallAnswered) and input.answer is not None and self.chance.random() < 0.5
-        ]
+        late = [input for input in self.inbox if self._is_report(input) and self.chance.random() < 0.5]
         self.inbox = []
         self._new_epoch()
         self.inbox += [*events, *late]  # senders try again; a late answer still arrives
+        for flight in self.out:
+            flight.asking = False
         self.ghosts += self.out  # they are called again, and go on meanwhile: their answers come too late
         self.out = []
 
+    @staticmethod
+    def _is_report(input: AnyInput) -> bool:
+        return isinstance(input, StepsCheckpointed) or (isinstance(input, CallAnswered) and input.answer is not None)
+
     def _new_epoch(self) -> None:
-        others = tuple(holder.id for holder in self.store.tables.holders)
+        others = tuple(holder.id for holder in self.tables.holders)
         self.epoch += 1
         self.holder = f"node/{self.epoch}"
         self.inbox.append(NodeStarted("node", self.holder, others))
@@ -276,12 +287,12 @@ class World:
             self._beat()
 
     def _cancel(self) -> None:
-        runs = sorted(self.store.tables.runs.rows)
+        runs = sorted(self.tables.runs.rows)
         if runs:
             self.inbox.append(RunCancelled(str(self.chance.choice(runs)), "chance"))
 
     def _rerun(self) -> None:
-        runs = sorted(self.store.tables.runs.rows)
+        runs = sorted(self.tables.runs.rows)
         if runs and len(runs) < 20:
             rerun = RunRerun(str(self.chance.choice(runs)), ulid(self.clock.ms, self.chance.randbytes(10)))
             self.inbox += [rerun] * self.chance.randint(1, 2)
@@ -289,7 +300,7 @@ class World:
     def _poison(self) -> None:
         """An input that no decision can be made on, in the middle of the others."""
         if self.out:
-            item = self.out[0]
+            item = self.out[0].item
             bad = CallAnswered(item.run_id, item.id, item.fence, None)  # type: ignore[arg-type]
             self.inbox.insert(self.chance.randint(0, len(self.inbox)), bad)
 
@@ -311,14 +322,23 @@ SMALL = (
 """Bounds so small that every cursor takes several steps."""
 
 
-def simulate(seed: int) -> None:
-    """One seed, from the start to the judged end, every other one with small bounds. Raises `Broken`."""
+@contextmanager
+def small_bounds(seed: int) -> Iterator[None]:
+    """The bounds that a seed runs under: small ones for every other."""
     kept = [(module, name, getattr(module, name)) for module, name, _ in SMALL]
     if seed % 2:
         for module, name, value in SMALL:
             setattr(module, name, value)
     try:
-        World(seed).run()
+        yield
     finally:
         for module, name, value in kept:
             setattr(module, name, value)
+
+
+def simulate(seed: int, make_heart: MakeHeart = WatchedHeart) -> World:
+    """One seed, from the start to the judged end. Raises `Broken`."""
+    with small_bounds(seed):
+        world = World(seed, make_heart)
+        world.run()
+    return world

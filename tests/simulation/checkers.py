@@ -1,0 +1,108 @@
+"""What is judged: each transition, each commit, and the end of all."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from stepwell.engine.inputs import AnyInput, CallAnswered, StepsCheckpointed
+from stepwell.engine.invariants import Moves, violations
+from stepwell.engine.model import LaneState, RunStatus
+from stepwell.engine.registry import Registry
+from stepwell.engine.tables import Tables
+from stepwell.engine.view import View
+from stepwell.protocol.events import Event
+from stepwell.runtime.heart import Decided, Heart
+from stepwell.store.base import Transaction
+
+
+class Broken(AssertionError):
+    """Something that must hold does not."""
+
+
+class WatchedHeart(Heart):
+    """A heart that is watched deciding: a report without the lease writes nothing, wherever in its group it stands."""
+
+    async def _decide(self, tx: Transaction, view: View, input: AnyInput, now_ms: int) -> Decided:
+        stale = is_stale(view, input)
+        decided = await super()._decide(tx, view, input, now_ms)
+        if stale and decided.error is None and view._undo:
+            raise Broken(f"{input} is no report of a lease, and changed {[(table, key) for table, key, _ in view._undo]}")
+        return decided
+
+
+def is_stale(tables: Tables, input: AnyInput) -> bool:
+    """Whether the input reports of a call that holds no lease any more."""
+    match input:
+        case CallAnswered():
+            item_id, fence = input.item_id, input.fence
+        case StepsCheckpointed():
+            item_id, fence = input.checkpoint.item_id, input.checkpoint.fence
+        case _:
+            return False
+    item = tables.items.rows.get(item_id)
+    return item is None or item.holder is None or item.fence != fence
+
+
+def judge_commit(tables: Tables, moves: Moves, registry: Registry) -> None:
+    """After every commit: the invariants, the move from the commit before, and no key over its limit or shut with room."""
+    wrong = violations(tables) + moves.judge(tables)
+    limits = {
+        counter.id: limit
+        for counter in tables.counters
+        for function in registry.functions.values()
+        if (limit := function.limit_of(counter.id)) is not None
+    }
+    for counter in tables.counters:
+        if counter.running > limits.get(counter.id, counter.running):
+            wrong.append(f"{counter.id} runs {counter.running}, at most {limits[counter.id]} may")
+    for lane in tables.lanes:
+        key = lane.shut_by
+        if key not in limits or tables.counters.rows[key].running >= limits[key] or f"open/{key}" in tables.timers.rows:
+            continue
+        if not any(other.state is LaneState.READY and key in other.keys for other in tables.lanes):
+            wrong.append(f"lane {lane.id} is shut by {key}, which has room, and nothing will open it")
+    if wrong:
+        raise Broken("; ".join(wrong))
+
+
+def judge_end(tables: Tables, registry: Registry, accepted: Iterable[Event], acknowledged: dict[tuple[str, str], bytes]) -> None:
+    """When faults have stopped and time has run on: all has ended, nothing is left over, and nothing acknowledged is lost."""
+    for run in tables.runs:
+        if run.ended_ms is None:
+            raise Broken(f"run {run.id} of {run.function_id} never ends: {run}")
+    for name in ("items", "counters", "timers", "set_aside"):
+        if tables.by_name[name].rows:
+            raise Broken(f"left over in {name}: {list(tables.by_name[name])}")
+    if any(lane.state is not LaneState.EMPTY for lane in tables.lanes):
+        raise Broken(f"left over in lanes: {list(tables.lanes)}")
+    _judge_events(tables, registry, list(accepted))
+    told = Counter(run.origin for run in tables.runs if run.cause == "lifecycle")
+    for run in tables.runs:
+        wanted = run.status is RunStatus.FAILED and run.cause != "lifecycle"
+        if told[run.id] != wanted:
+            raise Broken(f"run {run.id} ({run.status}) is told to {told[run.id]} runs")
+    for attempt in tables.attempts:
+        if attempt.step_id == "" and attempt.kind == "failed" and b"WorkerDied" not in attempt.error and b"not caught" not in attempt.error:
+            raise Broken(f"the apps answer as they should, and a call of run {attempt.run_id} failed: {attempt.error!r}")
+    for key, memo in acknowledged.items():
+        step = tables.steps.rows.get(key)
+        if step is None or step.memo != memo:
+            raise Broken(f"the acknowledged step {key} has {step}")
+
+
+def _judge_events(tables: Tables, registry: Registry, accepted: list[Event]) -> None:
+    """Each acknowledged event is stored and has started each function that listens once; so has each key."""
+    started = Counter((run.function_id, event_id) for run in tables.runs if run.cause == "event" for event_id in run.event_ids)
+    by_key: Counter[tuple[str, str]] = Counter()
+    for event in accepted:
+        if event.internal_id not in tables.events.rows:
+            raise Broken(f"the acknowledged event {event.internal_id} is gone")
+        for function in registry.listening(event.name):
+            runs = started[function.id, event.internal_id]
+            by_key[function.id, event.id] += runs
+            if event.id == event.internal_id and runs != 1:
+                raise Broken(f"event {event.internal_id} has {runs} runs of {function.id}")
+    for (function_id, key), runs in by_key.items():
+        if runs != 1:
+            raise Broken(f"event key {key} has {runs} runs of {function_id}")
