@@ -7,25 +7,30 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from stepwell.engine import apps, calls, control, holders, lanes, routing, timers
+from stepwell.engine import apps, calls, cancelling, control, holders, lanes, routing, timers
 from stepwell.engine.commands import Command, Effect
 from stepwell.engine.inputs import (
     AnyInput,
     AppSynced,
     CallAnswered,
     CallsReturned,
+    CancellationEnded,
     Claim,
     EventsReceived,
+    FunctionInvoked,
     HolderRenewed,
     InputSetAside,
     NodeStarted,
     RunCancelled,
     RunRerun,
+    RunsCancelled,
+    SignalSent,
     StepsCheckpointed,
     TimerDue,
 )
 from stepwell.engine.registry import Registry
 from stepwell.engine.view import Select, Selection, View
+from stepwell.protocol.lifecycle import CANCELLED, FAILED, FINISHED
 
 
 def select(registry: Registry, input: AnyInput, now_ms: int) -> list[Selection]:
@@ -53,10 +58,27 @@ def select(registry: Registry, input: AnyInput, now_ms: int) -> list[Selection]:
             return control.select_cancel(input)
         case RunRerun():
             return control.select_rerun(input)
+        case FunctionInvoked():
+            return control.select_invoked(registry, input)
+        case SignalSent():
+            return control.select_signal(input)
+        case RunsCancelled():
+            return [Select("cancellations", input.cancellation.id)]
+        case CancellationEnded():
+            return cancelling.select_cancellation_ended(input)
         case InputSetAside():
             return control.select_set_aside(input)
         case _:
             assert_never(input)
+
+
+def select_more(view: View, input: AnyInput) -> list[Selection]:
+    """What the rows that are here now lead to, where more than a relation tells: the waits that events may find."""
+    return routing.select_meetings(view, input) if type(input) is EventsReceived else []
+
+
+SHARED: tuple[Selection, ...] = tuple(Select("topics", name) for name in (FINISHED, FAILED, CANCELLED))
+"""What the decisions of most groups look at: whether anything waits for the ends of runs."""
 
 
 def transition(registry: Registry, view: View, input: AnyInput, now_ms: int) -> list[Command | Effect]:
@@ -84,6 +106,14 @@ def transition(registry: Registry, view: View, input: AnyInput, now_ms: int) -> 
             return control.on_run_cancelled(registry, view, input, now_ms)
         case RunRerun():
             return control.on_run_rerun(registry, view, input, now_ms)
+        case FunctionInvoked():
+            return control.on_function_invoked(registry, view, input, now_ms)
+        case SignalSent():
+            return control.on_signal_sent(registry, view, input, now_ms)
+        case RunsCancelled():
+            return cancelling.on_runs_cancelled(registry, view, input, now_ms)
+        case CancellationEnded():
+            return cancelling.on_cancellation_ended(view, input)
         case InputSetAside():
             return control.on_input_set_aside(registry, view, input, now_ms)
         case _:

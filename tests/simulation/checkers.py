@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+from stepwell.engine.events import body_of
 from stepwell.engine.inputs import AnyInput, CallAnswered, StepsCheckpointed
 from stepwell.engine.invariants import Moves, violations
-from stepwell.engine.model import LaneState, RunStatus
+from stepwell.engine.model import LaneState, RunStatus, Timer, TimerKind, Wait
 from stepwell.engine.registry import Registry
 from stepwell.engine.tables import Tables
+from stepwell.engine.topics import holds
 from stepwell.engine.view import View
 from stepwell.protocol.events import Event
 from stepwell.runtime.heart import Decided, Heart
@@ -44,9 +46,9 @@ def is_stale(tables: Tables, input: AnyInput) -> bool:
     return item is None or item.holder is None or item.fence != fence
 
 
-def judge_commit(tables: Tables, moves: Moves, registry: Registry) -> None:
-    """After every commit: the invariants, the move from the commit before, and no key over its limit or shut with room."""
-    wrong = violations(tables) + moves.judge(tables)
+def judge_commit(tables: Tables, moves: Moves, meetings: Meetings, registry: Registry, now_ms: int) -> None:
+    """After every commit: the invariants, the move from the commit before, who met whom, and no key over its limit or shut with room."""
+    wrong = violations(tables) + moves.judge(tables) + meetings.judge(tables, now_ms)
     limits = {
         counter.id: limit
         for counter in tables.counters
@@ -62,8 +64,61 @@ def judge_commit(tables: Tables, moves: Moves, registry: Registry) -> None:
             continue
         if not any(other.state is LaneState.READY and key in other.keys for other in tables.lanes):
             wrong.append(f"lane {lane.id} is shut by {key}, which has room, and nothing will open it")
+    wrong += unguarded(tables, registry)
     if wrong:
         raise Broken("; ".join(wrong))
+
+
+def unguarded(tables: Tables, registry: Registry) -> list[str]:
+    """Live runs whose function has limits or cancel rules, and which are not watched for them."""
+    wrong = []
+    for run in tables.runs:
+        config = registry.functions[run.function_id].config
+        if run.ended_ms is not None:
+            continue
+        limit = "start" if run.started_ms is None else "finish"
+        if config.timeouts is not None and f"limit/{run.id}/{limit}" not in tables.timers.rows:
+            wrong.append(f"nothing limits the {limit} of run {run.id}")
+        wrong += [
+            f"run {run.id} has lost cancel rule {i}" for i in range(len(config.cancel)) if (run.id, f"cancel/{i}") not in tables.waits.rows
+        ]
+    return wrong
+
+
+class Meetings:
+    """Judges who met whom: an event resumes or ends each run that waited for it when it was committed, and none that came to wait later."""
+
+    def __init__(self) -> None:
+        self._commits = 0
+        self._events: dict[str, int] = {}
+        self._waits: dict[tuple[str, str], int] = {}
+        self._waiting: dict[tuple[str, str], Wait] = {}
+
+    def judge(self, tables: Tables, now_ms: int) -> list[str]:
+        """What is wrong with the commit that led to this state."""
+        self._commits += 1
+        wrong = []
+        view = View()
+        view.by_name.update(tables.by_name)
+        view.events, view.runs = tables.events, tables.runs
+        for event in tables.events:
+            if event.id in self._events:
+                continue
+            self._events[event.id] = self._commits
+            body = body_of(view, event)
+            for key, wait in self._waiting.items():
+                if wait.name != event.name or key not in tables.waits.rows or not holds(wait, body, now_ms):
+                    continue
+                cursor = f"meet/{event.id}/{wait.lookup}" in tables.timers.rows or f"route/{event.id}" in tables.timers.rows
+                if not cursor:
+                    wrong.append(f"event {event.id} ({event.name}) passed the wait {key} by")
+        for wait in tables.waits:
+            self._waits.setdefault((wait.run_id, wait.id), self._commits)
+        self._waiting = dict(tables.waits.rows)  # type: ignore[arg-type]
+        for step in tables.steps:
+            if step.op == "WaitForEvent" and step.ref is not None and self._events[step.ref] < self._waits.get((step.run_id, step.id), 0):
+                wrong.append(f"step {step.id} of run {step.run_id} was resumed by event {step.ref}, which was there before it waited")
+        return wrong
 
 
 def judge_end(tables: Tables, registry: Registry, accepted: Iterable[Event], acknowledged: dict[tuple[str, str], bytes]) -> None:
@@ -71,9 +126,10 @@ def judge_end(tables: Tables, registry: Registry, accepted: Iterable[Event], ack
     for run in tables.runs:
         if run.ended_ms is None:
             raise Broken(f"run {run.id} of {run.function_id} never ends: {run}")
-    for name in ("items", "counters", "timers", "set_aside"):
-        if tables.by_name[name].rows:
-            raise Broken(f"left over in {name}: {list(tables.by_name[name])}")
+    for name in ("items", "counters", "timers", "set_aside", "waits", "names"):
+        left = [row for row in tables.by_name[name] if not (isinstance(row, Timer) and row.kind is TimerKind.CRON)]
+        if left:
+            raise Broken(f"left over in {name}: {left}")
     if any(lane.state is not LaneState.EMPTY for lane in tables.lanes):
         raise Broken(f"left over in lanes: {list(tables.lanes)}")
     _judge_events(tables, registry, list(accepted))

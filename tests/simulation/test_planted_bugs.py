@@ -8,8 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from stepwell.engine import advance, calls, control, holders, lanes, routing, run, timers, view
-from stepwell.engine.steps import sleep
+from stepwell.engine import advance, calls, control, ending, holders, lanes, meeting, resume, routing, run, schedules, timers, topics, view
 from stepwell.runtime import heart
 from tests.simulation.world import simulate
 
@@ -69,7 +68,7 @@ def empty_lanes_are_not_readied(patch: pytest.MonkeyPatch) -> None:
 
 def ended_runs_leave_their_timers(patch: pytest.MonkeyPatch) -> None:
     """The end of a run takes nothing away."""
-    patch.setattr(run.DeleteOfRun, "apply", lambda self, view: None)
+    patch.setattr(ending.DeleteOfRun, "apply", lambda self, view: None)
 
 
 def cancelled_runs_may_end_again(patch: pytest.MonkeyPatch) -> None:
@@ -100,7 +99,7 @@ def finished_steps_are_written_again(patch: pytest.MonkeyPatch) -> None:
 
 def planned_steps_are_planned_again(patch: pytest.MonkeyPatch) -> None:
     """A step that is there already gets a second item."""
-    patch.setattr(advance.Advance, "_is_new", lambda self, step_id: True)
+    patch.setattr(advance.Advance, "is_new", lambda self, step_id: True)
 
 
 def groups_forget_what_they_wait_for(patch: pytest.MonkeyPatch) -> None:
@@ -167,7 +166,7 @@ def due_items_are_not_put_in(patch: pytest.MonkeyPatch) -> None:
 
 def sleeps_end_without_a_call(patch: pytest.MonkeyPatch) -> None:
     """A sleep's end wakes nobody."""
-    patch.setattr(sleep.Advance, "rediscover", lambda self, op, suffix="": None)
+    patch.setattr(advance.Advance, "rediscover", lambda self, op, suffix="": None)
 
 
 def reruns_are_made_twice(patch: pytest.MonkeyPatch) -> None:
@@ -178,9 +177,10 @@ def reruns_are_made_twice(patch: pytest.MonkeyPatch) -> None:
     def cancelled(registry: Any, view_: Any, input: Any, now_ms: int) -> Any:
         row = view_.run(input.run_id)
         if row is not None and row.ended_ms is not None:
-            return control.end_run(
-                registry, msgspec.structs.replace(row, status=run.RunStatus.RUNNING), run.RunStatus.CANCELLED, output=None, now_ms=now_ms
-            )
+            decision = control.Decision(registry, view_, now_ms)
+            again = msgspec.structs.replace(row, status=run.RunStatus.RUNNING)
+            control.advance_of(decision, again).ends(run.RunStatus.CANCELLED, None)
+            return control.settle(decision)
         return original(registry, view_, input, now_ms)
 
     patch.setattr(control, "on_run_cancelled", cancelled)
@@ -199,7 +199,88 @@ def unknown_outcomes_count_as_done(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(heart.Heart, "handle", handle)
 
 
+def events_meet_nobody(patch: pytest.MonkeyPatch) -> None:
+    """An event passes those by who wait for it."""
+    patch.setattr(meeting.Meeting, "meet", lambda self, waits: None)
+
+
+def meetings_end_with_the_first(patch: pytest.MonkeyPatch) -> None:
+    """Where more wait than are met at once, no cursor meets the others."""
+    patch.setattr(meeting.Meeting, "_cursor", lambda self, place: [])
+
+
+def cursors_meet_who_came_later(patch: pytest.MonkeyPatch) -> None:
+    """A meeting cursor takes waits that were made after its event."""
+    original = meeting.place_of
+    patch.setattr(meeting, "place_of", lambda timer: msgspec.structs.replace(original(timer), upto=1 << 60))
+
+
+def waits_outlive_their_end(patch: pytest.MonkeyPatch) -> None:
+    """A step that has its answer goes on being found by events and signals."""
+    patch.setattr(resume, "take_back", lambda advance_, step: None)
+
+
+def conditions_are_not_asked(patch: pytest.MonkeyPatch) -> None:
+    """Waits that no lookup key tells apart are forgotten."""
+    original = topics.lookups
+    patch.setattr(meeting, "lookups", lambda topic, body: original(topic, body)[:1])
+    patch.setattr(routing, "first_waits", lambda topic, body: meeting.first_waits(topic, body))
+
+
+def invokers_are_not_told(patch: pytest.MonkeyPatch) -> None:
+    """An invoked run ends, and who waits for it hears nothing."""
+    patch.setattr(ending, "answer_invoker", lambda decision, run_, status, output: None)
+
+
+def waits_never_time_out(patch: pytest.MonkeyPatch) -> None:
+    """A wait's time is over, and nothing follows."""
+    patch.setattr(timers, "on_timeout", lambda registry, view_, timer, now_ms: [timers.Delete("timers", timer.id)])
+
+
+def ticks_are_not_remembered(patch: pytest.MonkeyPatch) -> None:
+    """A tick that was fired may fire again when the clock goes back."""
+    original = schedules.set_timer
+    patch.setattr(
+        schedules, "set_timer", lambda function_id, trigger, after_ms, before: original(function_id, trigger, 1_750_000_000_000, before)
+    )
+
+
+def limits_are_not_set(patch: pytest.MonkeyPatch) -> None:
+    """A run's start and end have no limit."""
+    patch.setattr(run, "limit_timer", lambda run_id, limit, due_ms: [])
+    patch.setattr(lanes, "limit_timer", lambda run_id, limit, due_ms: [])
+
+
+def cancel_rules_are_not_kept(patch: pytest.MonkeyPatch) -> None:
+    """A run's cancel rules are found by no event."""
+    original = topics.Topics.wait
+
+    def wait(self: Any, run_id: str, wait_id: str, *rest: Any) -> None:
+        if not wait_id.startswith(run.CANCEL_PREFIX):
+            original(self, run_id, wait_id, *rest)
+
+    patch.setattr(topics.Topics, "wait", wait)
+
+
+def runs_end_with_their_invoker(patch: pytest.MonkeyPatch) -> None:
+    """Several runs that one transition ends or moves on are not told apart."""
+    original = advance.advance_of
+    patch.setattr(ending, "advance_of", lambda decision, row: advance.Advance(decision, row))
+    patch.setattr(advance, "advance_of", original)
+
+
 PLANTS: list[Plant] = [
+    events_meet_nobody,
+    meetings_end_with_the_first,
+    cursors_meet_who_came_later,
+    waits_outlive_their_end,
+    conditions_are_not_asked,
+    invokers_are_not_told,
+    waits_never_time_out,
+    ticks_are_not_remembered,
+    limits_are_not_set,
+    cancel_rules_are_not_kept,
+    runs_end_with_their_invoker,
     fence_is_not_checked,
     waiting_item_may_be_answered,
     slots_are_not_given_back,

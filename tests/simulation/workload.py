@@ -9,12 +9,17 @@ from collections.abc import Mapping
 import msgspec
 
 from stepwell.protocol.calls import Answer, Failed, Ops, Returned
+from stepwell.protocol.config import Cancel, Timeouts
 from stepwell.protocol.functions import Concurrency, FunctionConfig, Registration, Trigger
 from stepwell.protocol.ops import Op
 
 
 class Stage(msgspec.Struct, frozen=True):
-    """`run`, `flaky` (fails a few times), `fails` (for good, caught or not), `sleep`, or `parallel` steps with perhaps a sleep."""
+    """`run`, `flaky` (fails a few times), `fails` (for good, caught or not), or `parallel` steps.
+
+    A name may tell what its step does: `z:sleep`, `w:wait` (an event of the run's tenant), `v:any` (any event), `g:signal`,
+    `i:invoke` (the plain program), `j:unknown` (a function that is not there), `k:doomed`.
+    """
 
     kind: str
     names: tuple[str, ...]
@@ -23,7 +28,12 @@ class Stage(msgspec.Struct, frozen=True):
 
 PROGRAMS: dict[str, tuple[Stage, ...]] = {
     "plain": (Stage("run", ("a",)), Stage("run", ("b",)), Stage("run", ("c",))),
-    "nap": (Stage("run", ("a",)), Stage("sleep", ("z",)), Stage("run", ("b",))),
+    "nap": (Stage("run", ("a",)), Stage("tool", ("z:sleep",)), Stage("run", ("b",))),
+    "waits": (Stage("run", ("a",)), Stage("tool", ("w:wait",)), Stage("run", ("b",)), Stage("tool", ("v:any",))),
+    "both": (Stage("parallel", ("w:wait", "v:any", "p", "i:invoke")), Stage("run", ("a",))),
+    "signals": (Stage("tool", ("g:signal",)), Stage("run", ("a",))),
+    "calls": (Stage("tool", ("i:invoke",)), Stage("tool", ("j:unknown",)), Stage("parallel", ("k:doomed", "p", "i2:invoke"))),
+    "timed": (Stage("run", ("a",)), Stage("tool", ("z:sleep",)), Stage("run", ("b",))),
     "fan": (Stage("parallel", ("p", "q", "r", "z:sleep")), Stage("run", ("a",)), Stage("parallel", ("s", "t"))),
     "flaky": (Stage("flaky", ("f",), 2), Stage("parallel", ("p", "q:flaky"), 1), Stage("run", ("a",))),
     "caught": (Stage("fails", ("x:caught",)), Stage("run", ("a",))),
@@ -36,7 +46,12 @@ LIMITS: dict[str, tuple[Concurrency, ...]] = {
     "nap": (Concurrency(limit=1, key="event.data.tenant"),),
     "plain": (Concurrency(limit=3), Concurrency(limit=1, key="event.data.tenant")),
 }
+CANCELS: dict[str, tuple[Cancel, ...]] = {
+    "nap": (Cancel(event="sim/stop", where="event.data.tenant == async.data.tenant"),),
+    "waits": (Cancel(event="sim/stop", where="async.data.tenant > 1"), Cancel(event="inngest/function.cancelled", timeout="1m")),
+}
 RETRIES = 3
+CRON = Trigger(cron="*/10 * * * *", jitter_ms=5_000)
 
 
 def registration() -> Registration:
@@ -48,11 +63,15 @@ def registration() -> Registration:
             triggers=(Trigger(event=f"sim/{name}"), *([Trigger(event="sim/all")] if name in ("plain", "nap") else [])),
             retries=RETRIES,
             concurrency=LIMITS.get(name, ()),
+            cancel=CANCELS.get(name, ()),
+            timeouts=Timeouts(start_ms=30_000, finish_ms=15_000) if name == "timed" else None,
         )
         for name in PROGRAMS
     )
     told = FunctionConfig(id="sim-told", name="told", triggers=(Trigger(event="inngest/function.failed"),), retries=0)
-    return Registration(app_name="sim", url="", sdk="", framework="", app_version="", functions=(*functions, told), checksum="1")
+    cron = FunctionConfig(id="sim-cron", name="cron", triggers=(CRON,), retries=0)
+    every = (*functions, told, cron)
+    return Registration(app_name="sim", url="", sdk="", framework="", app_version="", functions=every, checksum="1")
 
 
 class App:
@@ -70,8 +89,8 @@ class App:
                 if stage.kind == "fails" and ":caught" not in stage.names[0]:
                     return Failed(error=b'{"message":"not caught","name":"StepError"}', retriable=False)
                 continue
-            if stage.kind == "sleep":
-                return self._ops([sleep(missing[0])], version)
+            if stage.kind == "tool":
+                return self._ops([op_of(missing[0])], version)
             targets = [name for name in missing if name.split(":")[0] == step_id]
             if targets:
                 return self._ops([self._run(stage, targets[0], run_id, attempt)], version)
@@ -81,7 +100,7 @@ class App:
                 return self._ops([self._run(stage, missing[0], run_id, attempt)], version)
             if version < 2 and len(missing) < len(stage.names) and self._chance.random() < 0.5:
                 return self._ops([], version)
-            return self._ops([sleep(name) if name.endswith(":sleep") else planned(name) for name in missing], version)
+            return self._ops([op_of(name) for name in missing], version)
         if step_id != "step":
             return Failed(error=b'{"message":"no such step","name":"StepNotFound"}', retriable=True)
         if self._chance.random() < 0.1:
@@ -102,12 +121,26 @@ class App:
         return Ops(ops=tuple(ops), request_version=version)
 
 
-def sleep(name: str) -> Op:
-    """A short sleep."""
-    return Op(op="Sleep", id=name.split(":")[0], name="20s")
+WAIT = b'{"event":"sim/stop","if":"event.data.tenant == async.data.tenant","timeout":"3h"}'
 
 
-def planned(name: str) -> Op:
-    """A step to be called by itself."""
-    step_id = name.split(":")[0]
-    return Op(op="StepPlanned", id=step_id, name=step_id)
+def op_of(name: str) -> Op:
+    """What an app answers to have the step done: a tool of the server's, or a step to be called by itself."""
+    step_id, _, what = name.partition(":")
+    match what:
+        case "sleep":
+            return Op(op="Sleep", id=step_id, name="20s")
+        case "wait":
+            return Op(op="WaitForEvent", id=step_id, name=step_id, opts=WAIT)
+        case "any":
+            return Op(op="WaitForEvent", id=step_id, name="sim/all", opts=b'{"timeout":"2h"}')
+        case "signal":
+            return Op(op="WaitForSignal", id=step_id, name=step_id, opts=b'{"conflict":"replace","signal":"go","timeout":"20m"}')
+        case "invoke":
+            return Op(op="InvokeFunction", id=step_id, opts=b'{"function_id":"sim-plain","payload":{"data":{"tenant":1}},"timeout":"90s"}')
+        case "doomed":
+            return Op(op="InvokeFunction", id=step_id, opts=b'{"function_id":"sim-doomed","payload":{}}')
+        case "unknown":
+            return Op(op="InvokeFunction", id=step_id, opts=b'{"function_id":"sim-nobody"}')
+        case _:
+            return Op(op="StepPlanned", id=step_id, name=step_id)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import msgspec
 
-from stepwell.engine import holders, lanes, routing, selection, timers
+from stepwell.engine import cancelling, holders, lanes, meeting, routing, selection, timers
 from stepwell.engine.commands import Call, Reply
 from stepwell.engine.inputs import (
     AnyInput,
@@ -18,15 +18,18 @@ from stepwell.engine.inputs import (
     CallsReturned,
     Claim,
     EventsReceived,
+    FunctionInvoked,
     HolderRenewed,
     NodeStarted,
     RunCancelled,
     RunRerun,
+    RunsCancelled,
+    SignalSent,
     StepsCheckpointed,
     TimerDue,
 )
 from stepwell.engine.invariants import Moves
-from stepwell.engine.model import Item, LaneState
+from stepwell.engine.model import Cancellation, Item, LaneState, TimerKind
 from stepwell.engine.registry import Settings
 from stepwell.engine.steps import memo_of
 from stepwell.errors import StoreUnavailable
@@ -37,12 +40,12 @@ from stepwell.protocol.ops import Op
 from stepwell.runtime.heart import Decided, Heart, known
 from stepwell.store.base import Store
 from stepwell.store.memory import MemoryStore
-from tests.simulation.checkers import Broken, WatchedHeart, judge_commit, judge_end
+from tests.simulation.checkers import Broken, Meetings, WatchedHeart, judge_commit, judge_end
 from tests.simulation.clock import VirtualClock, at_once
 from tests.simulation.faults import FaultyStore, Luck
 from tests.simulation.workload import PROGRAMS, App, registration
 
-EVENTS = 8
+EVENTS = 12
 MOVES_MAX = 220
 SETTLE_MAX = 600
 VERSIONS = {"fan": (1, 2), "flaky": (1, 2)}
@@ -74,7 +77,7 @@ class World:
         self.store = FaultyStore(memory, self.luck)
         self.heart = make_heart(self.store, self.clock, Settings(retry_interval_ms=5_000))
         self.app = App(self.chance)
-        self.moves = Moves()
+        self.moves, self.meetings = Moves(), Meetings()
         self.inbox: list[AnyInput] = []
         self.out: list[Flight] = []
         self.ghosts: list[Flight] = []
@@ -95,7 +98,7 @@ class World:
     def run(self) -> None:
         """Interleave at random, then let everything come to its end without faults, and judge."""
         actions: list[tuple[int, Callable[[], None]]] = [
-            (3, self._send),
+            (4, self._send),
             (8, self._beat),
             (5, self._claim),
             (7, self._answer),
@@ -107,6 +110,9 @@ class World:
             (1, self._jump),
             (1, self._compare),
             (1, self._renew),
+            (1, self._signal),
+            (1, self._invoke),
+            (1, self._cancel_many),
         ]
         weights = [weight for weight, _ in actions]
         for _ in range(MOVES_MAX):
@@ -124,10 +130,14 @@ class World:
             while self.out:
                 self._answer(settling=True)
                 self._beat()
-            if all(run.ended_ms is not None for run in self.tables.runs) and not self.tables.timers.rows and not self._lanes_to_visit():
+            if all(run.ended_ms is not None for run in self.tables.runs) and not self._timers_left() and not self._lanes_to_visit():
                 break
             self._tick(far=True)
         judge_end(self.tables, self.heart.registry, self.accepted.values(), self.acknowledged)
+
+    def _timers_left(self) -> bool:
+        """Whether a timer is left but those of schedules, which always have a next tick."""
+        return any(timer.kind is not TimerKind.CRON for timer in self.tables.timers)
 
     def _lanes_to_visit(self) -> bool:
         """Whether a claim has still to find lanes empty whose runs were cancelled."""
@@ -139,7 +149,7 @@ class World:
         if self.sent >= EVENTS:
             return
         self.sent += 1
-        name = self.chance.choice((*PROGRAMS, "all"))
+        name = self.chance.choice((*PROGRAMS, "all", "all", "stop", "stop"))
         internal_id = ulid(self.clock.ms, self.chance.randbytes(10))
         key = f"key-{self.chance.randint(1, 2)}" if self.chance.random() < 0.3 else internal_id
         ts = self.clock.ms + (10_000 if self.chance.random() < 0.1 else 0)
@@ -161,9 +171,9 @@ class World:
             beat = at_once(self.heart.handle(group))
         except StoreUnavailable:
             self.inbox = [known(input) for input in group] + self.inbox
-            judge_commit(self.tables, self.moves, self.heart.registry)
+            judge_commit(self.tables, self.moves, self.meetings, self.heart.registry, self.clock.ms)
             return
-        judge_commit(self.tables, self.moves, self.heart.registry)
+        judge_commit(self.tables, self.moves, self.meetings, self.heart.registry, self.clock.ms)
         self.inbox = group[len(beat.decided) :] + self.inbox
         for input, decided in zip(group, beat.decided, strict=False):
             self._publish(input, decided)
@@ -297,6 +307,41 @@ class World:
             rerun = RunRerun(str(self.chance.choice(runs)), ulid(self.clock.ms, self.chance.randbytes(10)))
             self.inbox += [rerun] * self.chance.randint(1, 2)
 
+    def _signal(self) -> None:
+        self.inbox.append(SignalSent("go", b"1"))
+
+    def _invoke(self) -> None:
+        """Somebody starts one function by name; the request is tried twice now and then."""
+        if self.chance.random() < 0.3:
+            internal_id = ulid(self.clock.ms, self.chance.randbytes(10))
+            event = Event(
+                internal_id=internal_id,
+                id=internal_id,
+                name="inngest/function.invoked",
+                data=b'{"tenant":2}',
+                user=b"{}",
+                ts=self.clock.ms,
+                v=None,
+                meta=None,
+                received_ms=self.clock.ms,
+            )
+            self.inbox += [FunctionInvoked("sim-waits", event)] * self.chance.randint(1, 2)
+
+    def _cancel_many(self) -> None:
+        """Somebody ends the runs of a function that were made until now."""
+        if self.chance.random() < 0.2:
+            where = self.chance.choice((None, "event.data.tenant == 1"))
+            cancellation = Cancellation(
+                id=ulid(self.clock.ms, self.chance.randbytes(10)),
+                app_name="sim",
+                function_id=f"sim-{self.chance.choice(list(PROGRAMS))}",
+                after_ms=self.chance.choice((None, self.clock.ms - 60_000)),
+                before_ms=self.clock.ms,
+                where=where,
+                created_ms=self.clock.ms,
+            )
+            self.inbox.append(RunsCancelled(cancellation))
+
     def _poison(self) -> None:
         """An input that no decision can be made on, in the middle of the others."""
         if self.out:
@@ -318,6 +363,11 @@ SMALL = (
     (selection, "CLAIM_OF_MANY", 1),
     (lanes, "CLAIM_OF_MANY", 1),
     (routing, "FANOUT_MAX", 1),
+    (selection, "MEET_AT_ONCE", 1),
+    (meeting, "MEET_AT_ONCE", 1),
+    (selection, "MEET_BY_CURSOR", 1),
+    (meeting, "MEET_BY_CURSOR", 1),
+    (cancelling, "CANCEL_BY_CURSOR", 2),
 )
 """Bounds so small that every cursor takes several steps."""
 

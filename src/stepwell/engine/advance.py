@@ -1,7 +1,7 @@
 """What one answer, checkpoint or timer does to a run that goes on: collected op by op, written once.
 
 An `Advance` gathers finished steps, new items and timers of one transition, keeps the run's counts, and decides by the protocol's
-rules (§4.6) which discoveries follow. `commands()` closes it.
+rules (§4.6) which discoveries follow. `ending.settle` closes it.
 """
 
 from __future__ import annotations
@@ -12,11 +12,9 @@ from typing import Literal
 import msgspec
 
 from stepwell.engine.commands import AdvanceRun, Command, Delete, Effect, FinishStep, Put, ResetItem, TimerSet, TryStep
-from stepwell.engine.lanes import Lanes
+from stepwell.engine.decision import Decision
 from stepwell.engine.model import Attempt, Item, Json, Run, RunStatus, Step, StepStatus, Timer
-from stepwell.engine.registry import Registry
-from stepwell.engine.run import end_run, item_timer, moved, new_item
-from stepwell.engine.view import View
+from stepwell.engine.run import item_timer, moved, new_item
 from stepwell.protocol.codec import canonical
 from stepwell.protocol.ops import Op
 
@@ -24,9 +22,9 @@ from stepwell.protocol.ops import Op
 class Advance:
     """One transition's work on one run."""
 
-    def __init__(self, registry: Registry, view: View, run: Run, now_ms: int) -> None:
-        self.registry, self.view, self.run, self.now_ms = registry, view, run, now_ms
-        self.lanes = Lanes(registry, view)
+    def __init__(self, decision: Decision, run: Run) -> None:
+        self.decision, self.run = decision, run
+        self.registry, self.view, self.now_ms, self.lanes = decision.registry, decision.view, decision.now_ms, decision.lanes
         self._commands: list[Command | Effect] = []
         self._seen: dict[str, bool] = {}
         self._jobs: set[str] = set()
@@ -94,27 +92,33 @@ class Advance:
         """Call the run again, under this job's name; a name once used in this transition makes no second item."""
         if job not in self._jobs and not self.ended:
             self._jobs.add(job)
-            self.lanes.put(new_item(self.run, job, "step"))
-            self._calls += 1
+            self._put_item(new_item(self.run, job, "step"))
 
-    def plan(self, op: Op) -> None:
+    def plan(self, op: Op, job: str = "plan") -> None:
         """A step gets an item of its own, with its own attempts. A step that is there already was planned before."""
-        if self._is_new(op.id):
+        if self.is_new(op.id):
             self._put_step(op, StepStatus.PLANNED)
-            self.lanes.put(new_item(self.run, f"{op.id}-plan", op.id))
-            self._calls += 1
+            self._put_item(new_item(self.run, f"{op.id}-{job}", op.id))
 
-    def wait(self, op: Op, timer: Timer) -> None:
-        """A step sleeps until its timer fires."""
-        if self._is_new(op.id):
-            self._put_step(op, StepStatus.WAITING)
-            self._commands += [Put(timer), TimerSet(timer.id, timer.due_ms)]
-            self._waits += 1
+    def wait(self, op: Op, timer: Timer, ref: str | None = None) -> None:
+        """A step sleeps or waits, until its timer fires at the latest."""
+        self._put_step(op, StepStatus.WAITING, ref=ref)
+        self._commands += [Put(timer), TimerSet(timer.id, timer.due_ms)]
+        self._waits += 1
 
-    def woke(self, timer: Timer) -> None:
-        """A sleeping step's timer has fired."""
-        self._commands.append(Delete("timers", timer.id))
+    def woke(self, timer_id: str) -> None:
+        """A sleeping or waiting step's timer has fired, or is not needed any more."""
+        self._commands.append(Delete("timers", timer_id))
         self._waits -= 1
+
+    def write(self, *commands: Command | Effect) -> None:
+        """Rows of others that this transition writes along with the run's."""
+        self._commands += commands
+
+    def _put_item(self, item: Item) -> None:
+        self._commands.append(Put(item))
+        self.lanes.ready(item)
+        self._calls += 1
 
     # Steps.
 
@@ -128,8 +132,8 @@ class Advance:
             self._commands.append(TryStep(self.run.id, op.id, StepStatus.RUNNING, item.attempt + 1, step.started_ms or started_ms))
         self._seen[op.id] = True
 
-    def finish(self, op: Op, memo: Json, item: Item | None, *, failed: bool = False) -> bool:
-        """A step's end: its memo is stored, the first one that comes. Says whether this was it."""
+    def finish(self, op: Op, memo: Json, item: Item | None, *, failed: bool = False, ref: str | None = None) -> bool:
+        """A step's end: its memo is stored, the first one that comes. Says whether this was it. `ref` as in `Step`."""
         step = self.knows_step(op.id)
         if self._seen.get(op.id) or (step is not None and step.ended_ms is not None):
             return False
@@ -139,11 +143,21 @@ class Advance:
         started_ms = op.started_ms or (item.leased_ms if item is not None else None) or self.now_ms
         ended_ms = started_ms + op.duration_ms if op.started_ms and op.duration_ms is not None else self.now_ms
         if step is None:
-            self._put_step(op, status, memo=memo, attempts=attempts, started_ms=started_ms, ended_ms=ended_ms)
+            self._put_step(op, status, memo=memo, attempts=attempts, started_ms=started_ms, ended_ms=ended_ms, ref=ref)
         else:
             started_ms = step.started_ms if step.started_ms is not None else started_ms
             self._commands.append(
-                FinishStep(self.run.id, op.id, status, memo, attempts, started_ms, max(ended_ms, started_ms), self._finished)
+                FinishStep(
+                    self.run.id,
+                    op.id,
+                    status,
+                    memo,
+                    attempts,
+                    started_ms,
+                    max(ended_ms, started_ms),
+                    self._finished,
+                    ref if ref is not None else step.ref,
+                )
             )
         self._finished += 1
         self._state_bytes += len(memo)
@@ -153,7 +167,7 @@ class Advance:
 
     def rediscover(self, op: Op, suffix: str = "") -> None:
         """The discovery that follows a finished step: at once, or when the last of its group is in (§4.6)."""
-        race = op.opts is not None and b'"parallelMode":"race"' in op.opts
+        race = self._races(op)
         if self._version < 2 or race or not self._pending_key:
             self.discover(op.id + suffix)
             if race and self._pending_key and not self._pending:
@@ -162,7 +176,13 @@ class Advance:
             self.discover(f"{self._pending_key}-discover")
             self._pending_key, self._force_plan = "", False
 
-    def _is_new(self, step_id: str) -> bool:
+    def _races(self, op: Op) -> bool:
+        """Whether the step's group does not wait for its others; a planned step was told so with its plan."""
+        step = self.knows_step(op.id)
+        return any(opts is not None and b'"parallelMode":"race"' in opts for opts in (op.opts, step.opts if step is not None else None))
+
+    def is_new(self, step_id: str) -> bool:
+        """Whether nobody has told of the step yet; from now on somebody has."""
         if self._seen.get(step_id) or self.knows_step(step_id) is not None:
             return False
         self._seen[step_id] = True
@@ -177,6 +197,7 @@ class Advance:
         attempts: int = 0,
         started_ms: int | None = None,
         ended_ms: int | None = None,
+        ref: str | None = None,
     ) -> None:
         self._steps += 1
         self._commands.append(
@@ -196,6 +217,7 @@ class Advance:
                     started_ms=started_ms,
                     ended_ms=ended_ms,
                     position=self._finished if memo is not None else -1,
+                    ref=ref,
                 )
             )
         )
@@ -206,6 +228,13 @@ class Advance:
         """An accepted checkpoint gives the item its full attempts again (§4.7)."""
         if item.attempt or item.losses:
             self._commands.append(ResetItem(item.id))
+
+    def close(self) -> bool:
+        """No more is coming. Says whether the run ends, as asked or because its steps or its state are more than may be."""
+        over = self.over_limit()
+        if over is not None:
+            self._end = (RunStatus.FAILED, over, "limit")
+        return self._end is not None
 
     def over_limit(self) -> Json | None:
         """The error that the run has to fail with, where its steps or its state are more than may be (§11.1)."""
@@ -219,11 +248,8 @@ class Advance:
         return None
 
     def commands(self) -> list[Command | Effect]:
-        """Everything that this transition does to the run."""
+        """Everything that this transition does to the run, but its end and what it shares with others. To be asked for once."""
         run = self.run
-        over = self.over_limit()
-        if over is not None:
-            self._end = (RunStatus.FAILED, over, "limit")
         changes: dict[str, object] = {}
         for name, before, now in (
             ("request_version", run.request_version, self._version),
@@ -247,17 +273,25 @@ class Advance:
             assert self._calls + self._waits > 0, f"run {run.id} would be left without an item or a timer"
         if changes:
             self._commands.append(AdvanceRun(run_id=run.id, **changes))  # type: ignore[arg-type]
-        self._commands += self.lanes.commands()
-        if self._end is not None:
-            status, output, reason = self._end
-            left = self._calls + self._waits > 0
-            self._commands += end_run(self.registry, run, status, output=output, reason=reason, now_ms=self.now_ms, leaves=left)
         return self._commands
+
+    @property
+    def end(self) -> tuple[RunStatus, Json | None, str | None] | None:
+        """How the run ends with this transition: its status, output and reason."""
+        return self._end
 
     @property
     def outstanding(self) -> int:
         """Items and timers that the run will have after this transition."""
         return self._calls + self._waits
+
+
+def advance_of(decision: Decision, run: Run) -> Advance:
+    """The transition's work on a run, one for each run."""
+    advance = decision.advances.get(run.id)
+    if advance is None:
+        advance = decision.advances[run.id] = Advance(decision, run)
+    return advance
 
 
 def attempt_row(item: Item, step_id: str, kind: Literal["failed", "lost"], error: Json, worker: str, now_ms: int) -> Attempt:

@@ -8,6 +8,7 @@ from stepwell.engine.commands import Command, Effect, RegistryChanged, Reply, Se
 from stepwell.engine.inputs import AppSynced, Synced
 from stepwell.engine.model import AppRow, FunctionRow
 from stepwell.engine.registry import Registry, compile_function
+from stepwell.engine.schedules import reschedule, select_schedules
 from stepwell.engine.view import Select, Selection, View
 from stepwell.protocol.functions import config_json
 from stepwell.protocol.ids import app_uuid, derived_ulid, function_uuid
@@ -17,7 +18,13 @@ def select_sync(registry: Registry, synced: AppSynced) -> list[Selection]:
     """The app's row, and those of the functions it has or had."""
     registration = synced.registration
     ids = {function.id for function in registration.functions} | {f.id for f in registry.of_app(registration.app_name)}
-    return [Select("apps", registration.app_name), *(Select("functions", function_id) for function_id in sorted(ids))]
+    configs = {function.id: function.config for function in registry.of_app(registration.app_name)}
+    return [
+        Select("apps", registration.app_name),
+        *(Select("functions", function_id) for function_id in sorted(ids)),
+        *(selection for function_id, config in configs.items() for selection in select_schedules(function_id, config)),
+        *(selection for config in registration.functions for selection in select_schedules(config.id, config)),
+    ]
 
 
 def on_app_synced(registry: Registry, view: View, synced: AppSynced, now_ms: int) -> list[Command | Effect]:
@@ -64,7 +71,11 @@ def on_app_synced(registry: Registry, view: View, synced: AppSynced, now_ms: int
         if not new.keyed and compile_function(new, app).limits:
             new = msgspec.structs.replace(new, keyed=True)
         commands.append(SetRow(new))
+        earlier = registry.functions.get(config.id)
+        was = earlier.config if earlier is not None and not earlier.row.archived else None
+        commands += reschedule(view, config.id, was, config, now_ms)
     for function in registry.of_app(app.name):
         if function.id not in told and not function.row.archived:
             commands.append(SetRow(msgspec.structs.replace(function.row, archived=True)))
+            commands += reschedule(view, function.id, function.config, None, now_ms)
     return [*commands, RegistryChanged(), Reply(reply)]

@@ -9,12 +9,15 @@ from typing import assert_never
 
 import msgspec
 
-from stepwell.engine.advance import Advance, attempt_row, error_json
+from stepwell.engine.advance import Advance, advance_of, attempt_row, error_json
 from stepwell.engine.commands import Command, Delete, Effect, Put, Refuse, Reply, ReturnItem
+from stepwell.engine.decision import Decision
+from stepwell.engine.ending import settle
 from stepwell.engine.inputs import CallAnswered, StepsCheckpointed
 from stepwell.engine.lanes import Lanes
 from stepwell.engine.model import Item, RunStatus
 from stepwell.engine.registry import Registry
+from stepwell.engine.resume import signal_name
 from stepwell.engine.steps import ADVANCES, memo_of, no_such_op
 from stepwell.engine.timing import backoff_ms
 from stepwell.engine.view import Select, Selection, View
@@ -27,19 +30,24 @@ CHECKPOINT_OPS = frozenset({"StepRun", "Step", "StepPlanned"})
 
 
 class CheckpointReply(msgspec.Struct, frozen=True):
-    """The reply to `StepsCheckpointed`: taken, or superseded by a later lease or the run's end."""
+    """The reply to `StepsCheckpointed`: taken; or not, since a later lease superseded the call, or else since its run has `ended`."""
 
     accepted: bool
+    ended: bool = False
 
 
 def select_call(answered: CallAnswered) -> list[Selection]:
     """The item with its slots, the run with its lane, and the steps that the answer tells of."""
     selections: list[Selection] = [
         Select("items", answered.item_id, ("release", "run")),
-        Select("runs", answered.run_id, ("lane",)),
+        Select("runs", answered.run_id, ("lane", "invoker")),
     ]
     if isinstance(answered.answer, Ops):
-        selections += [Select("steps", (answered.run_id, op.id)) for op in answered.answer.ops if op.id]
+        for op in answered.answer.ops:
+            if op.id:
+                selections.append(Select("steps", (answered.run_id, op.id)))
+            if op.op == "WaitForSignal":
+                selections.append(Select("names", signal_name(op)))
     else:
         step_id = answered.item_id.removeprefix(f"{answered.run_id}-").removesuffix("-plan")
         selections.append(Select("steps", (answered.run_id, step_id)))
@@ -53,12 +61,14 @@ def on_call_answered(registry: Registry, view: View, answered: CallAnswered, now
         # The lease is over: the item went to another call, or its run's end took the slot back. Whoever holds it reports.
         return [Reply(None)]
     run = view.run(item.run_id)
+    decision = Decision(registry, view, now_ms)
     if run is None or run.ended_ms is not None:
         # The run ended while the call was out; the slot was kept until now.
-        lanes = Lanes(registry, view)
-        lanes.give_back(item)
-        return [Delete("items", item.id), *lanes.commands(), Reply(None)]
-    advance = Advance(registry, view, run, now_ms)
+        decision.lanes.give_back(item)
+        return [Delete("items", item.id), *settle(decision), Reply(None)]
+    if isinstance(answered.answer, Lost) and not is_worn_out(registry, item):
+        return [*lose(decision.lanes, item, answered.answer.reason, answered.worker, now_ms), *settle(decision), Reply(None)]
+    advance = advance_of(decision, run)
     answer = answered.answer
     match answer:
         case Ops():
@@ -69,13 +79,10 @@ def on_call_answered(registry: Registry, view: View, answered: CallAnswered, now
         case Failed():
             on_failed(advance, item, answer, answered.worker)
         case Lost():
-            if is_worn_out(registry, item):
-                return [*fail_worn_out(advance, item, answer.reason, answered.worker), Reply(None)]
-            commands = lose(advance.lanes, item, answer.reason, answered.worker, now_ms)
-            return [*commands, *advance.lanes.commands(), Reply(None)]
+            fail_worn_out(advance, item, answer.reason, answered.worker)
         case _:
             assert_never(answer)
-    return [*advance.commands(), Reply(None)]
+    return [*settle(decision), Reply(None)]
 
 
 def on_ops(advance: Advance, item: Item, answer: Ops, worker: str) -> None:
@@ -149,11 +156,10 @@ def is_worn_out(registry: Registry, item: Item) -> bool:
     return item.losses + 1 >= registry.settings.losses_max
 
 
-def fail_worn_out(advance: Advance, item: Item, reason: str, worker: str) -> list[Command | Effect]:
+def fail_worn_out(advance: Advance, item: Item, reason: str, worker: str) -> None:
     """The call was lost too often: it fails for good, for it may be what kills its workers."""
     died = error_json("WorkerDied", f"The call was lost {item.losses + 1} times in a row. The last time: {reason}.")
     on_failed(advance, item, Failed(error=died, retriable=False), worker)
-    return advance.commands()
 
 
 def step_of(item: Item) -> str:
@@ -179,7 +185,7 @@ def select_checkpoint(checkpointed: StepsCheckpointed) -> list[Selection]:
     checkpoint = checkpointed.checkpoint
     return [
         Select("items", checkpoint.item_id),
-        Select("runs", checkpoint.run_id),
+        Select("runs", checkpoint.run_id, ("invoker",)),
         *(Select("steps", (checkpoint.run_id, op.id)) for op in checkpoint.ops),
     ]
 
@@ -189,17 +195,20 @@ def on_steps_checkpointed(registry: Registry, view: View, checkpointed: StepsChe
     checkpoint = checkpointed.checkpoint
     item = view.held_item(checkpoint.item_id, checkpoint.fence)
     run = view.run(checkpoint.run_id)
-    if item is None or run is None or run.ended_ms is not None or item.run_id != run.id:
+    if item is None or run is None or item.run_id != run.id:
         return [Reply(CheckpointReply(accepted=False))]
+    if run.ended_ms is not None:
+        return [Reply(CheckpointReply(accepted=False, ended=True))]
     wrong = next((op for op in checkpoint.ops if op.op not in CHECKPOINT_OPS), None)
     if wrong is not None:
         return [Refuse(ProtocolError(f"a checkpoint cannot tell of {wrong.op!r}; it takes {', '.join(sorted(CHECKPOINT_OPS))}", 400))]
-    advance = Advance(registry, view, run, now_ms)
+    decision = Decision(registry, view, now_ms)
+    advance = advance_of(decision, run)
     for op in checkpoint.ops:
         if op.op != "StepPlanned":
             advance.finish(op, memo_of(op), item)
     advance.reset(item)
     over = advance.over_limit()
     if over is not None:
-        return [*advance.commands(), Refuse(ProtocolError(msgspec.json.decode(over)["message"], 413))]
-    return [*advance.commands(), Reply(CheckpointReply(accepted=True))]
+        return [*settle(decision), Refuse(ProtocolError(msgspec.json.decode(over)["message"], 413))]
+    return [*settle(decision), Reply(CheckpointReply(accepted=True))]

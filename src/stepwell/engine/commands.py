@@ -114,7 +114,7 @@ class TryStep(Edit, frozen=True):
 
 
 class FinishStep(Edit, frozen=True):
-    """A planned or sleeping step's end: its memo and its place in the stack."""
+    """A planned, sleeping or waiting step's end: its memo, its place in the stack, and what it found."""
 
     table = "steps"
     key_fields = 2
@@ -126,10 +126,11 @@ class FinishStep(Edit, frozen=True):
     started_ms: int
     ended_ms: int
     position: int
+    ref: str | None
 
 
 class DeleteOfRun(Command, frozen=True):
-    """What an ended run leaves waiting: its timers, and its items that nobody holds."""
+    """What an ended run leaves waiting: its timers, waits and names, and its items that nobody holds."""
 
     run_id: str
 

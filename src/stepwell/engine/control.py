@@ -1,21 +1,29 @@
-"""What people ask of a run: that it end, or that it be made again. And what the node asks: that a raising input be set aside."""
+"""What people ask of runs: that they end, that one be made again or anew, that a signal reach one.
+
+And what the node asks: that a raising input be set aside.
+"""
 
 from __future__ import annotations
 
-from stepwell.engine.advance import error_json
+from stepwell.engine.advance import advance_of, error_json
 from stepwell.engine.commands import Command, Delete, Effect, Put, Refuse, Reply
-from stepwell.engine.inputs import InputSetAside, RunCancelled, RunRerun
-from stepwell.engine.lanes import Lanes
+from stepwell.engine.decision import Decision
+from stepwell.engine.ending import settle
+from stepwell.engine.events import body_of, event_body, stored
+from stepwell.engine.inputs import FunctionInvoked, InputSetAside, RunCancelled, RunRerun, SignalSent
 from stepwell.engine.model import RunStatus, SetAside
 from stepwell.engine.registry import Registry
-from stepwell.engine.run import begin_run, end_run
+from stepwell.engine.resume import resume
+from stepwell.engine.run import begin_run
 from stepwell.engine.view import Select, Selection, View
 from stepwell.errors import NotFound, RunHasEnded
+from stepwell.protocol.codec import text
+from stepwell.protocol.ids import derived_ulid
 
 
 def select_cancel(cancelled: RunCancelled) -> list[Selection]:
-    """The run."""
-    return [Select("runs", cancelled.run_id)]
+    """The run, and who invoked it."""
+    return [Select("runs", cancelled.run_id, ("invoker",))]
 
 
 def on_run_cancelled(registry: Registry, view: View, cancelled: RunCancelled, now_ms: int) -> list[Command | Effect]:
@@ -27,10 +35,9 @@ def on_run_cancelled(registry: Registry, view: View, cancelled: RunCancelled, no
         return [Reply(run.status)]
     if run.ended_ms is not None:
         return [Refuse(RunHasEnded(f"run {run.id} has ended ({run.status}): it cannot be cancelled any more; rerun it to run it again"))]
-    return [
-        *end_run(registry, run, RunStatus.CANCELLED, output=None, reason=cancelled.reason, now_ms=now_ms),
-        Reply(RunStatus.CANCELLED),
-    ]
+    decision = Decision(registry, view, now_ms)
+    advance_of(decision, run).ends(RunStatus.CANCELLED, None, cancelled.reason)
+    return [*settle(decision), Reply(RunStatus.CANCELLED)]
 
 
 def select_rerun(rerun: RunRerun) -> list[Selection]:
@@ -48,19 +55,68 @@ def on_run_rerun(registry: Registry, view: View, rerun: RunRerun, now_ms: int) -
         return [Refuse(NotFound(f"run {run.id} cannot be made again: its app no longer has the function {run.function_id!r}"))]
     if view.run(rerun.new_run_id) is not None:
         return [Reply(rerun.new_run_id)]
-    lanes = Lanes(registry, view)
+    decision = Decision(registry, view, now_ms)
+    first = view.event(run.event_ids[0])
     commands = begin_run(
+        decision,
         function,
-        lanes,
         run_id=rerun.new_run_id,
         event_ids=run.event_ids,
         keys=run.keys,
         cause="rerun",
         origin=run.id,
         due_ms=now_ms,
-        now_ms=now_ms,
+        body=lambda: {} if first is None else body_of(view, first),
     )
-    return [*commands, *lanes.commands(), Reply(rerun.new_run_id)]
+    return [*commands, *settle(decision), Reply(rerun.new_run_id)]
+
+
+def select_invoked(registry: Registry, invoked: FunctionInvoked) -> list[Selection]:
+    """The event, should this be a repeated request."""
+    return [Select("events", invoked.event.internal_id)]
+
+
+def on_function_invoked(registry: Registry, view: View, invoked: FunctionInvoked, now_ms: int) -> list[Command | Effect]:
+    """A run of one function, under an event of its own, whatever its triggers say. Replies with the run's id."""
+    function = registry.named(invoked.function_id)
+    if function is None:
+        return [Refuse(NotFound(f"there is no function {invoked.function_id!r}"))]
+    row = stored(invoked.event)
+    run_id = derived_ulid(row.received_ms, function.id, row.id)
+    if view.event(row.id) is not None:
+        return [Reply(run_id)]
+    decision = Decision(registry, view, now_ms)
+    body = event_body(row)
+    commands = begin_run(
+        decision,
+        function,
+        run_id=run_id,
+        event_ids=(row.id,),
+        keys=function.gating_keys(body, now_ms),
+        cause="event",
+        origin=None,
+        due_ms=row.ts,
+        body=lambda: body,
+    )
+    return [Put(row), *commands, *settle(decision), Reply(run_id)]
+
+
+def select_signal(sent: SignalSent) -> list[Selection]:
+    """Who has the signal's name, with the step that waits."""
+    return [Select("names", f"signal/{sent.signal}", ("owner",))]
+
+
+def on_signal_sent(registry: Registry, view: View, sent: SignalSent, now_ms: int) -> list[Command | Effect]:
+    """The step that waits for the signal ends with it. Replies with the run's id, or `None` where nobody waits (§5.5)."""
+    name = view.name(f"signal/{sent.signal}")
+    if name is None:
+        return [Reply(None)]
+    run = view.run(name.run_id)
+    assert run is not None and run.ended_ms is None, f"{name.id} has outlived its run"
+    decision = Decision(registry, view, now_ms)
+    memo = b'{"data":{"data":' + sent.data + b',"signal":' + text(sent.signal) + b"}}"
+    resume(advance_of(decision, run), name.ref, memo, job="-signal")
+    return [*settle(decision), Reply(run.id)]
 
 
 def select_set_aside(aside: InputSetAside) -> list[Selection]:
@@ -69,7 +125,7 @@ def select_set_aside(aside: InputSetAside) -> list[Selection]:
         return []
     selections: list[Selection] = [Select("timers", aside.timer.id)]
     if aside.timer.run_id is not None:
-        selections.append(Select("runs", aside.timer.run_id))
+        selections.append(Select("runs", aside.timer.run_id, ("invoker",)))
     return selections
 
 
@@ -83,5 +139,7 @@ def on_input_set_aside(registry: Registry, view: View, aside: InputSetAside, now
         run = view.run(run_id) if run_id is not None else None
         if run is not None and run.ended_ms is None:
             error = error_json("EngineError", f"The engine could not go on with this run: {aside.error}")
-            commands += end_run(registry, run, RunStatus.FAILED, output=error, reason="set aside", now_ms=now_ms)
+            decision = Decision(registry, view, now_ms)
+            advance_of(decision, run).ends(RunStatus.FAILED, error, "set aside")
+            commands += settle(decision)
     return [*commands, Reply(None)]

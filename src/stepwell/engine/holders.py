@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from stepwell.engine.advance import Advance
+from stepwell.engine.advance import advance_of
 from stepwell.engine.calls import fail_worn_out, is_worn_out, lose
 from stepwell.engine.commands import Command, Delete, Effect, Put, RenewHolder, Reply, SetRow, TimerSet
+from stepwell.engine.decision import Decision
+from stepwell.engine.ending import settle
 from stepwell.engine.inputs import CallsReturned, HolderRenewed, NodeStarted
-from stepwell.engine.lanes import Lanes
 from stepwell.engine.model import Holder, Item, Timer, TimerKind
 from stepwell.engine.registry import Registry
 from stepwell.engine.selection import RETURN_AT_ONCE
@@ -78,14 +79,16 @@ def come_back(registry: Registry, view: View, items: list[Item], reason: str, no
     give their slots back. One that was lost too often ends its run, which is a transition's work by itself.
     """
     commands: list[Command | Effect] = []
-    lanes = Lanes(registry, view)
+    decision = Decision(registry, view, now_ms)
     for item in items:
         run = view.run(item.run_id)
         if run is None or run.ended_ms is not None:
             commands.append(Delete("items", item.id))
-            lanes.give_back(item)
+            decision.lanes.give_back(item)
         elif (counts := may_have_died_of(registry, item)) and is_worn_out(registry, item):
-            return fail_worn_out(Advance(registry, view, run, now_ms), item, reason, ""), 1
+            alone = Decision(registry, view, now_ms)
+            fail_worn_out(advance_of(alone, run), item, reason, "")
+            return settle(alone), 1
         else:
-            commands += lose(lanes, item, reason, "", now_ms, counts=counts)
-    return [*commands, *lanes.commands()], len(items)
+            commands += lose(decision.lanes, item, reason, "", now_ms, counts=counts)
+    return [*commands, *settle(decision)], len(items)

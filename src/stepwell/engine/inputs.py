@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from stepwell.engine.model import Json, Timer
+from stepwell.engine.model import Cancellation, Json, Timer
 from stepwell.protocol.calls import Answer, Checkpoint
 from stepwell.protocol.events import Event
 from stepwell.protocol.functions import Registration
@@ -103,6 +103,32 @@ class RunRerun(Input, frozen=True):
     new_run_id: str
 
 
+class FunctionInvoked(Input, frozen=True):
+    """Somebody wants one function to run, with an event of its own. `function_id`: its slug or UUID."""
+
+    function_id: str
+    event: Event
+
+
+class SignalSent(Input, frozen=True):
+    """A signal, for the step that waits for its name. `data` is canonical JSON."""
+
+    signal: str
+    data: Json
+
+
+class RunsCancelled(Input, frozen=True):
+    """Somebody wants runs of a function to end: those made in a span of time, and for which a condition on their event holds."""
+
+    cancellation: Cancellation
+
+
+class CancellationEnded(Input, frozen=True):
+    """Somebody wants a bulk cancellation to go no further."""
+
+    cancellation_id: str
+
+
 class InputSetAside(Input, frozen=True):
     """An input of the engine's own raised: it is kept with its error, its timer taken away."""
 
@@ -124,6 +150,10 @@ AnyInput = (
     | TimerDue
     | RunCancelled
     | RunRerun
+    | FunctionInvoked
+    | SignalSent
+    | RunsCancelled
+    | CancellationEnded
     | InputSetAside
 )
 """Every input there is: what the door takes, and what an input log decodes to."""

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections import Counter as Count
 from collections.abc import Callable, Iterator
 
+from stepwell.engine.ending import LIFECYCLE_NAMES
 from stepwell.engine.model import LaneState, RunStatus, StepStatus, TimerKind
-from stepwell.engine.run import ENDED, FINISHED_NAME, LIFECYCLE_NAMES, MOVES
+from stepwell.engine.run import CANCEL_PREFIX, ENDED, MOVES
 from stepwell.engine.tables import Tables
+from stepwell.protocol.lifecycle import FINISHED
 
 
 def counters_count_leases(tables: Tables) -> Iterator[str]:
@@ -28,7 +30,7 @@ def live_runs_go_on(tables: Tables) -> Iterator[str]:
     for item in tables.items:
         calls[item.run_id] += 1
     for timer in tables.timers:
-        if timer.run_id is not None:
+        if timer.run_id is not None and timer.kind is not TimerKind.LIMIT:
             (calls if timer.kind is TimerKind.ITEM else waits)[timer.run_id] += 1
     for run in tables.runs:
         if run.ended_ms is None:
@@ -41,13 +43,17 @@ def live_runs_go_on(tables: Tables) -> Iterator[str]:
 
 
 def ended_runs_are_over(tables: Tables) -> Iterator[str]:
-    """An ended run has its time, no timer, and no item but those that are out."""
+    """An ended run has its time, no timer, wait or name, and no item but those that are out."""
     for run in tables.runs:
         if (run.ended_ms is not None) != (run.status in ENDED):
             yield f"run {run.id} is {run.status} with the end {run.ended_ms}"
         if run.ended_ms is not None:
             for timer in tables.timers.find("run", run.id):
                 yield f"timer {timer.id} outlives its run"
+            for wait in tables.waits.find("run", run.id):
+                yield f"wait {wait.id} outlives its run {run.id}"
+            for name in tables.names.find("run", run.id):
+                yield f"name {name.id} outlives its run {run.id}"
             for item in tables.items.find("run", run.id):
                 if item.holder is None:
                     yield f"item {item.id} waits, and its run has ended"
@@ -124,14 +130,16 @@ def items_belong_to_runs(tables: Tables) -> Iterator[str]:
 
 
 def timers_have_subjects(tables: Tables) -> Iterator[str]:
-    """A timer's event, item or sleeping step is there; a step that sleeps has its timer."""
+    """A timer's event, item or step is there; a step that sleeps or waits has its timer."""
     for timer in tables.timers:
         match timer.kind:
             case TimerKind.ROUTE if timer.ref not in tables.events.rows:
                 yield f"cursor {timer.id} has lost its event"
             case TimerKind.ITEM if timer.item is None or timer.item.holder is not None or timer.item.run_id != timer.run_id:
                 yield f"timer {timer.id} carries {timer.item}"
-            case TimerKind.SLEEP:
+            case TimerKind.MEET if timer.ref not in tables.events.rows:
+                yield f"cursor {timer.id} has lost its event"
+            case TimerKind.SLEEP | TimerKind.TIMEOUT:
                 step = tables.steps.rows.get((timer.run_id or "", timer.ref))
                 if step is None or step.status is not StepStatus.WAITING:
                     yield f"timer {timer.id} is for the step {step}"
@@ -139,9 +147,65 @@ def timers_have_subjects(tables: Tables) -> Iterator[str]:
                 pass
     live = {run.id for run in tables.runs if run.ended_ms is None}
     for step in tables.steps:
-        sleeps = step.status is StepStatus.WAITING and step.run_id in live
-        if sleeps and f"sleep/{step.run_id}/{step.id}" not in tables.timers.rows:
-            yield f"step {step.id} of run {step.run_id} sleeps, and nothing will wake it"
+        waits = step.status is StepStatus.WAITING and step.run_id in live
+        timer_id = f"{'sleep' if step.op == 'Sleep' else 'wait'}/{step.run_id}/{step.id}"
+        if waits and timer_id not in tables.timers.rows:
+            yield f"step {step.id} of run {step.run_id} sleeps or waits, and nothing will wake it"
+
+
+def waits_have_steps(tables: Tables) -> Iterator[str]:
+    """A wait or name is for a waiting step or a rule of its run; a step that waits for an event has its wait; serials are counted."""
+    waiting = {(step.run_id, step.id): step.op for step in tables.steps if step.status is StepStatus.WAITING}
+    for wait in tables.waits:
+        run = tables.runs.rows.get(wait.run_id)
+        if wait.id.startswith(CANCEL_PREFIX):
+            if run is None or not run.guarded:
+                yield f"rule {wait.id} is for run {wait.run_id}, which has none"
+        elif waiting.get((wait.run_id, wait.id)) != "WaitForEvent":
+            yield f"wait {wait.id} of run {wait.run_id} is for a step that does not wait"
+        topic = tables.topics.rows.get(wait.name)
+        if topic is None or topic.serial < wait.serial:
+            yield f"wait {wait.id} of run {wait.run_id} is beyond what its topic {wait.name} knows"
+    for name in tables.names:
+        if waiting.get((name.run_id, name.ref)) != "WaitForSignal":
+            yield f"name {name.id} is for step {name.ref} of run {name.run_id}, which does not wait"
+    live = {run.id for run in tables.runs if run.ended_ms is None}
+    for key, op in waiting.items():
+        if op == "WaitForEvent" and key[0] in live and key not in tables.waits.rows:
+            yield f"step {key} waits for an event, and none will find it"
+    serials = Count((wait.name, wait.serial) for wait in tables.waits)
+    for (topic_name, serial), count in serials.items():
+        if count > 1:
+            yield f"{count} waits for {topic_name} have the serial {serial}"
+
+
+def invokes_have_runs(tables: Tables) -> Iterator[str]:
+    """A step that waits for a run that it invoked: that run is there, is live, and knows the step."""
+    for step in tables.steps:
+        if step.op != "InvokeFunction" or step.status is not StepStatus.WAITING:
+            continue
+        parent = tables.runs.rows.get(step.run_id)
+        child = tables.runs.rows.get(step.ref or "")
+        if parent is None or parent.ended_ms is not None:
+            continue
+        if child is None or child.origin != f"{step.run_id}.{step.id}":
+            yield f"step {step.id} of run {step.run_id} waits for run {step.ref}, which does not know it"
+        elif child.ended_ms is not None:
+            yield f"step {step.id} of run {step.run_id} waits for run {child.id}, which has ended"
+
+
+def ticks_fire_once(tables: Tables) -> Iterator[str]:
+    """A function has one run for a tick of a cron line, and a line's timer is for a later tick than its last."""
+    seen = Count((run.function_id, run.origin, run.id) for run in tables.runs if run.cause == "cron")
+    for key, count in seen.items():
+        if count > 1:
+            yield f"the tick {key} was fired {count} times"
+    for timer in tables.timers:
+        if timer.kind is TimerKind.CRON:
+            tick, _, cron = timer.after.partition(" ")
+            schedule = tables.schedules.rows.get((timer.ref, cron))
+            if schedule is not None and schedule.fired_ms >= int(tick):
+                yield f"timer {timer.id} is for a tick that was fired"
 
 
 def dedups_lead_to_runs(tables: Tables) -> Iterator[str]:
@@ -156,9 +220,9 @@ def ends_are_told_once(tables: Tables) -> Iterator[str]:
     """Each ended run that an event started has one lifecycle event of each of its kinds; a live one has none."""
     told = Count((event.run_id, event.name) for event in tables.events if event.run_id is not None)
     for run in tables.runs:
-        names = [FINISHED_NAME, LIFECYCLE_NAMES.get(run.status, FINISHED_NAME)]
+        names = [FINISHED, LIFECYCLE_NAMES.get(run.status, FINISHED)]
         wanted = set(names) if run.ended_ms is not None and run.cause != "lifecycle" else set()
-        for name in (FINISHED_NAME, *LIFECYCLE_NAMES.values()):
+        for name in (FINISHED, *LIFECYCLE_NAMES.values()):
             if told[run.id, name] != (name in wanted):
                 yield f"run {run.id} ({run.status}) has {told[run.id, name]} events {name}"
 
@@ -183,6 +247,9 @@ STATE: tuple[Callable[[Tables], Iterator[str]], ...] = (
     items_belong_to_runs,
     timers_have_subjects,
     dedups_lead_to_runs,
+    waits_have_steps,
+    invokes_have_runs,
+    ticks_fire_once,
     ends_are_told_once,
     one_run_per_event,
 )

@@ -8,6 +8,7 @@ row and is always ready.
 from __future__ import annotations
 
 import heapq
+from typing import Literal
 
 import msgspec
 
@@ -230,6 +231,9 @@ class _Take:
         self.commands.append(HoldItem(item.id, self._holder, fence, self._now_ms))
         if run.started_ms is None:
             self.commands.append(StartRun(run.id, RunStatus.RUNNING, self._now_ms))
+            timeouts = self._function.config.timeouts
+            if timeouts is not None and timeouts.finish_ms is not None:
+                self.commands += limit_timer(run.id, "finish", self._now_ms + timeouts.finish_ms)
         held = msgspec.structs.replace(item, holder=self._holder, fence=fence, leased_ms=self._now_ms)
         self.commands.append(Call(held, run))
 
@@ -256,6 +260,12 @@ class _Take:
                 timer = open_timer(counter_id, self._now_ms)
                 if self._view.get("timers", timer.id) is None:
                     self.commands += [SetRow(timer), TimerSet(timer.id, timer.due_ms)]
+
+
+def limit_timer(run_id: str, limit: Literal["start", "finish"], due_ms: int) -> list[Command | Effect]:
+    """The timer that ends a run which has not started, or not finished, by then (§11.3)."""
+    timer = Timer(id=f"limit/{run_id}/{limit}", due_ms=due_ms, kind=TimerKind.LIMIT, run_id=run_id, ref=limit)
+    return [Put(timer), TimerSet(timer.id, due_ms)]
 
 
 def open_timer(counter_id: str, now_ms: int) -> Timer:

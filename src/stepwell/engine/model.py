@@ -28,7 +28,7 @@ class RunStatus(enum.StrEnum):
 
 
 class StepStatus(enum.StrEnum):
-    """Where a step stands: planned → running (tried, not finished) → completed or failed; waiting while it sleeps."""
+    """Where a step stands: planned → running (tried, not finished) → completed or failed; waiting while it sleeps or waits."""
 
     PLANNED = "planned"
     RUNNING = "running"
@@ -49,8 +49,13 @@ class TimerKind(enum.StrEnum):
     """What a timer does when it is due."""
 
     SLEEP = "sleep"  # a sleeping step ends
+    TIMEOUT = "wait"  # a step has waited long enough: for an event, a signal, another run's end
+    LIMIT = "limit"  # a run has waited too long for its start, or taken too long since
     ITEM = "item"  # the item it carries becomes ready: a backoff, a delayed start
+    CRON = "cron"  # a schedule's next tick
     ROUTE = "route"  # a stored event meets functions, those behind `after` (a durable cursor)
+    MEET = "meet"  # a stored event meets the waits under a lookup key, those behind `after` (a durable cursor)
+    CANCEL = "cancel"  # a bulk cancellation goes on behind `after` (a durable cursor)
     RETURN = "return"  # items of an ended holder come back (a durable cursor)
     OPEN = "open"  # shut lanes of a counter with room are opened (a durable cursor)
 
@@ -114,7 +119,9 @@ class FunctionRow(Row, frozen=True, kw_only=True):
 class Run(Row, frozen=True, kw_only=True):
     """One execution of a function.
 
-    `calls` counts the run's items (ready, leased or backing off), `waits` its sleeping timers: a live run has at least one of them.
+    `calls` counts the run's items (ready, leased or backing off), `waits` its sleeping and waiting steps: a live run has at least one
+    of them. `origin` names what it was made from, by its cause: a run (rerun, lifecycle), an invoking run and step, a cron line.
+    `guarded`: it has limit timers or cancel rules, which go with it.
     `pending` holds the step ids of the open parallel group, `pending_key` the id of the discovery that joins it (§4.6).
     """
 
@@ -124,7 +131,7 @@ class Run(Row, frozen=True, kw_only=True):
     app_name: str
     event_ids: tuple[str, ...]
     status: RunStatus
-    cause: Literal["event", "rerun", "lifecycle"]
+    cause: Literal["event", "rerun", "lifecycle", "invoke", "cron"]
     origin: str | None
     lane_id: str
     keys: tuple[str, ...]
@@ -143,10 +150,14 @@ class Run(Row, frozen=True, kw_only=True):
     waits: int = 0
     output: Json | None = None
     reason: str | None = None
+    guarded: bool = False
 
 
 class Step(Row, frozen=True, kw_only=True):
-    """A memoised unit of a run. `memo` is what the app is sent under the step's id (§4.3); `position` its place in the stack."""
+    """A memoised unit of a run. `memo` is what the app is sent under the step's id (§4.3); `position` its place in the stack.
+
+    `ref`: the internal id of the event that a wait found, the run that an invoke started.
+    """
 
     run_id: str
     id: str
@@ -162,6 +173,7 @@ class Step(Row, frozen=True, kw_only=True):
     started_ms: int | None
     ended_ms: int | None
     position: int
+    ref: str | None = None
 
 
 class Attempt(Row, frozen=True, kw_only=True):
@@ -231,6 +243,59 @@ class Timer(Row, frozen=True, kw_only=True):
     ref: str = ""
     after: str = ""
     item: Item | None = None
+
+
+class Wait(Row, frozen=True, kw_only=True):
+    """A run that an event may resume (a waiting step, whose id it has) or end (a cancel rule, `cancel/0` and so on).
+
+    `lookup` is what events find it by, `serial` its place among the waits for events of this name. `where` is the condition, `event`
+    what it reads of the run's own event.
+    """
+
+    run_id: str
+    id: str
+    name: str
+    lookup: str
+    serial: int
+    where: str | None
+    event: Json
+    expires_ms: int
+
+
+class Topic(Row, frozen=True, kw_only=True):
+    """An event name that something waits for, or once did: the paths by which its events find waits, and how many there were."""
+
+    name: str
+    paths: tuple[str, ...]
+    serial: int
+
+
+class Name(Row, frozen=True, kw_only=True):
+    """A name that one run at a time may have: a signal's (`signal/NAME`), with the step that waits for it."""
+
+    id: str
+    run_id: str
+    ref: str
+
+
+class Schedule(Row, frozen=True, kw_only=True):
+    """A cron line of a function, and the last tick that it fired: none fires twice, whatever the clock does."""
+
+    function_id: str
+    cron: str
+    fired_ms: int
+
+
+class Cancellation(Row, frozen=True, kw_only=True):
+    """A bulk cancellation: the function's runs made in a span of time, those for which the condition holds."""
+
+    id: str
+    app_name: str
+    function_id: str
+    after_ms: int | None
+    before_ms: int
+    where: str | None
+    created_ms: int
 
 
 class Holder(Row, frozen=True, kw_only=True):

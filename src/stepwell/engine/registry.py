@@ -91,10 +91,11 @@ class Registry:
         self.settings = settings or Settings()
         self.apps = {app.name: app for app in apps}
         self.functions: dict[str, Function] = {}
+        self._by_uuid: dict[str, Function] = {}
         self._by_event: dict[str, list[Function]] = {}
         for row in sorted(functions, key=lambda row: row.id):
             function = compile_function(row, self.apps[row.app_name])
-            self.functions[row.id] = function
+            self.functions[row.id] = self._by_uuid[row.uuid] = function
             if not row.archived:
                 for name in dict.fromkeys(trigger.event for trigger in function.triggers):
                     self._by_event.setdefault(name, []).append(function)
@@ -102,6 +103,11 @@ class Registry:
     def of_app(self, app_name: str) -> list[Function]:
         """An app's functions, archived ones too."""
         return [function for function in self.functions.values() if function.row.app_name == app_name]
+
+    def named(self, name: str) -> Function | None:
+        """The function of this slug or UUID, if its app still has it."""
+        function = self.functions.get(name) or self._by_uuid.get(name)
+        return None if function is None or function.row.archived else function
 
     def listening(self, event_name: str) -> list[Function]:
         """The functions that have a trigger for an event of this name, each once, by id."""

@@ -7,15 +7,18 @@ from typing import Any
 import msgspec
 
 from stepwell.engine.commands import Command, Delete, Effect, Put, Reply, SetRow, TimerSet
+from stepwell.engine.decision import Decision
+from stepwell.engine.ending import settle
+from stepwell.engine.events import body_of, event_body, stored
 from stepwell.engine.inputs import EventsAccepted, EventsReceived
-from stepwell.engine.lanes import Lanes, lane_id
-from stepwell.engine.model import Dedup, EventRow, Run, Timer, TimerKind
+from stepwell.engine.lanes import lane_id
+from stepwell.engine.meeting import Meeting, first_waits
+from stepwell.engine.model import Dedup, EventRow, Timer, TimerKind
 from stepwell.engine.registry import Function, Registry
 from stepwell.engine.run import begin_run
 from stepwell.engine.view import Select, Selection, View
 from stepwell.protocol.events import Event
 from stepwell.protocol.ids import derived_ulid
-from stepwell.protocol.lifecycle import lifecycle_data
 
 FANOUT_MAX = 100
 """Functions that one transition schedules for one event; a cursor does the rest."""
@@ -60,93 +63,77 @@ def starts(function: Function, name: str, body: dict[str, Any], now_ms: int) -> 
     )
 
 
-def event_body(event: EventRow | Event) -> dict[str, Any]:
-    """An event as expressions see it; `ts` is a float there (§10)."""
-    key = event.key if isinstance(event, EventRow) else event.id
-    body = {"id": key, "name": event.name, "data": msgspec.json.decode(event.data), "user": msgspec.json.decode(event.user)}
-    body["ts"] = float(event.ts)
-    if event.v is not None:
-        body["v"] = event.v
-    if event.meta is not None:
-        body["meta"] = msgspec.json.decode(event.meta)
-    return body
-
-
-def stored(event: Event) -> EventRow:
-    """The row of a received event."""
-    return EventRow(
-        id=event.internal_id,
-        key=event.id,
-        name=event.name,
-        data=event.data,
-        user=event.user,
-        ts=event.ts,
-        v=event.v,
-        meta=event.meta,
-        received_ms=event.received_ms,
-    )
-
-
 def select_events(registry: Registry, received: EventsReceived, now_ms: int) -> list[Selection]:
     """Nothing for fresh events that start ungated functions; else what may be there already, and the gates."""
     selections: list[Selection] = []
     for event in received.events:
         if not received.fresh:
             selections.append(Select("events", event.internal_id))
+        selections.append(Select("topics", event.name))
         selections += select_due(event.id, event.internal_id, matching(registry, event, None, now_ms))
     return selections
 
 
+def select_meetings(view: View, received: EventsReceived) -> list[Selection]:
+    """Once it is known which of the events something waits for: the first waits that each may find."""
+    selections: list[Selection] = []
+    for event in received.events:
+        topic = view.topic(event.name)
+        if topic is not None:
+            selections += first_waits(topic, event_body(event))
+    return selections
+
+
 def select_due(key: str, event_id: str, due: list[Due]) -> list[Select]:
-    """The dedup rows and lanes of runs to be."""
+    """The dedup rows and lanes of runs to be, and the names of events that may cancel them."""
     selections: list[Select] = []
     for one in due[:FANOUT_MAX]:
         if key != event_id:
             selections.append(Select("dedups", (one.function.id, key)))
         if one.keys:
             selections += [Select("lanes", lane_id(one.function.id, one.keys)), Select("clocks", one.function.id)]
+        selections += [Select("topics", rule.event) for rule in one.function.config.cancel]
     return selections
 
 
 def on_events(registry: Registry, view: View, received: EventsReceived, now_ms: int) -> list[Command | Effect]:
-    """Store each event that is not there yet, and start what it starts."""
+    """Store each event that is not there yet, start what it starts, and let it meet who waits for it."""
     commands: list[Command | Effect] = []
-    lanes = Lanes(registry, view)
+    decision = Decision(registry, view, now_ms)
     begun: set[tuple[str, str]] = set()
     budget = RUNS_PER_INPUT_MAX
+    met = False
     for event in received.events:
         if not received.fresh and view.event(event.internal_id) is not None:
             continue  # a repeated send: what it started, it has started
         row = stored(event)
         commands.append(Put(row))
-        if not registry.listening(row.name):
-            continue
-        if budget <= 0:
-            commands += route_later(row, "", now_ms, first=True)
-            continue
-        routed, runs = route(registry, view, lanes, row, None, begun, now_ms)
-        commands += routed
-        budget -= runs
-    commands += lanes.commands()
+        if registry.listening(row.name):
+            if budget <= 0:
+                commands += route_later(row, "", now_ms, first=True)
+            else:
+                routed, runs = route(decision, row, begun)
+                commands += routed
+                budget -= runs
+        topic = view.topic(row.name)
+        if topic is not None:
+            meeting = Meeting(decision, row)
+            # What one event does to a run is seen by the next one only when it is committed: one of them meets waits here.
+            commands += meeting.later(topic) if met else meeting.now(topic)
+            met = met or meeting.met
+    commands += settle(decision)
     commands.append(Reply(EventsAccepted(tuple(event.internal_id for event in received.events))))
     return commands
 
 
-def route(
-    registry: Registry,
-    view: View,
-    lanes: Lanes,
-    event: EventRow,
-    body: dict[str, Any] | None,
-    begun: set[tuple[str, str]],
-    now_ms: int,
-    after: str = "",
-) -> tuple[list[Command | Effect], int]:
+def route(decision: Decision, event: EventRow, begun: set[tuple[str, str]], after: str = "") -> tuple[list[Command | Effect], int]:
     """Start a run of each matching function, `FANOUT_MAX` at most, and leave the rest to a cursor. Also says how many began.
 
     `begun` holds what this transition has begun already, since two events of one array may bear the same key.
     """
-    due = matching(registry, event, body, now_ms, after)
+    view, now_ms = decision.view, decision.now_ms
+    body = None if event.run_id is None else body_of(view, event)
+    due = matching(decision.registry, event, body, now_ms, after)
     commands: list[Command | Effect] = []
     runs = 0
     for one in due[:FANOUT_MAX]:
@@ -161,15 +148,15 @@ def route(
                 continue
             commands.append(SetRow(Dedup(function_id=function_id, event_key=event.key, run_id=run_id, expires_ms=now_ms + DEDUP_MS)))
         commands += begin_run(
+            decision,
             one.function,
-            lanes,
             run_id=run_id,
             event_ids=(event.id,),
             keys=one.keys,
             cause="event" if event.run_id is None else "lifecycle",
             origin=event.run_id,
             due_ms=event.ts,
-            now_ms=now_ms,
+            body=lambda: body_of(view, event),
         )
         runs += 1
     if len(due) > FANOUT_MAX:
@@ -184,45 +171,17 @@ def route_later(event: EventRow, after: str, now_ms: int, *, first: bool) -> lis
     return [Put(timer) if first else SetRow(timer), TimerSet(timer.id, now_ms)]
 
 
-def lifecycle_body(event: EventRow, run: Run, view: View) -> dict[str, Any]:
-    """A lifecycle event as expressions see it, built from its run and the run's own events."""
-    events = [row for event_id in run.event_ids if (row := view.event(event_id)) is not None]
-    return {
-        "id": event.key,
-        "name": event.name,
-        "ts": float(event.ts),
-        "user": {},
-        "data": msgspec.json.decode(lifecycle_data(run.function_id, run.id, run.status, run.output, [wire(row) for row in events])),
-    }
-
-
-def wire(event: EventRow) -> bytes:
-    """A stored event as functions see it."""
-    return Event(
-        internal_id=event.id,
-        id=event.key,
-        name=event.name,
-        data=event.data,
-        user=event.user,
-        ts=event.ts,
-        v=event.v,
-        meta=event.meta,
-        received_ms=event.received_ms,
-    ).wire()
-
-
 def on_route(registry: Registry, view: View, timer: Timer, now_ms: int) -> list[Command | Effect]:
-    """One step of a route cursor."""
+    """One step of a route cursor. An event of the engine's own, which begins with it, meets who waits for it in the first step."""
     event = view.event(timer.ref)
     assert event is not None, f"route cursor {timer.id} has lost its event"
-    body = None
-    if event.run_id is not None:
-        run = view.run(event.run_id)
-        assert run is not None, f"lifecycle event {event.id} has lost its run"
-        body = lifecycle_body(event, run, view)
+    decision = Decision(registry, view, now_ms)
+    body = None if event.run_id is None else body_of(view, event)
     view.require(select_due(event.key, event.id, matching(registry, event, body, now_ms, timer.after)))
-    lanes = Lanes(registry, view)
-    commands, _ = route(registry, view, lanes, event, body, set(), now_ms, timer.after)
+    commands, _ = route(decision, event, set(), timer.after)
+    topic = view.topic(event.name)
+    if event.run_id is not None and not timer.after and topic is not None:
+        commands += Meeting(decision, event).now(topic)
     if not any(isinstance(command, TimerSet) and command.timer_id == timer.id for command in commands):
         commands.append(Delete("timers", timer.id))
-    return [*commands, *lanes.commands()]
+    return [*commands, *settle(decision)]

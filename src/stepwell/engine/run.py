@@ -1,14 +1,18 @@
-"""The life of a run: its legal moves, its beginning and its one end."""
+"""The life of a run: its legal moves, and its beginning. Its one end is in `ending.py`."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, Literal
+
 import msgspec
 
-from stepwell.engine.commands import Command, DeleteOfRun, Effect, EndRun, Put, RunEnded, TimerSet
-from stepwell.engine.lanes import Lanes, lane_id
-from stepwell.engine.model import EventRow, Item, Json, Run, RunStatus, Timer, TimerKind
-from stepwell.engine.registry import Function, Registry
-from stepwell.protocol.ids import derived_ulid
+from stepwell.engine.commands import Command, Effect, Put, TimerSet
+from stepwell.engine.decision import Decision
+from stepwell.engine.lanes import lane_id, limit_timer
+from stepwell.engine.model import Item, Run, RunStatus, Timer, TimerKind
+from stepwell.engine.registry import Function
+from stepwell.protocol.durations import parse_due_ms
 
 S = RunStatus
 
@@ -25,8 +29,11 @@ MOVES: dict[RunStatus, frozenset[RunStatus]] = {
 
 ENDED = frozenset(status for status, moves in MOVES.items() if not moves)
 
-LIFECYCLE_NAMES = {S.FAILED: "inngest/function.failed", S.CANCELLED: "inngest/function.cancelled"}
-FINISHED_NAME = "inngest/function.finished"
+CANCEL_PREFIX = "cancel/"
+"""What the ids of cancel rules among a run's waits begin with; a waiting step has the step's own id."""
+
+CANCEL_MS = 365 * 24 * 3600 * 1000
+"""How long a cancel rule holds that does not say it (§11.3)."""
 
 
 class IllegalMove(Exception):
@@ -41,18 +48,23 @@ def moved(run: Run, status: RunStatus) -> RunStatus:
 
 
 def begin_run(
+    decision: Decision,
     function: Function,
-    lanes: Lanes,
     *,
     run_id: str,
     event_ids: tuple[str, ...],
     keys: tuple[str, ...],
-    cause: str,
+    cause: Literal["event", "rerun", "lifecycle", "invoke", "cron"],
     origin: str | None,
     due_ms: int,
-    now_ms: int,
+    body: Callable[[], dict[str, Any]],
 ) -> list[Command | Effect]:
-    """A queued run and its first item: ready at once, or by a timer where it is due later."""
+    """A queued run and its first item: ready at once, or by a timer where it is due later. With its limits and cancel rules.
+
+    `body` gives the first event as expressions see it.
+    """
+    now_ms = decision.now_ms
+    config = function.config
     run = Run(
         id=run_id,
         function_id=function.id,
@@ -60,20 +72,28 @@ def begin_run(
         app_name=function.row.app_name,
         event_ids=event_ids,
         status=S.QUEUED,
-        cause=cause,  # type: ignore[arg-type]
+        cause=cause,
         origin=origin,
         lane_id=lane_id(function.id, keys),
         keys=keys,
         order_ms=now_ms,
         created_ms=now_ms,
         calls=1,
+        guarded=bool(config.cancel) or config.timeouts is not None,
     )
+    commands: list[Command | Effect] = [Put(run)]
+    for i, rule in enumerate(config.cancel):
+        until_ms = now_ms + CANCEL_MS if rule.timeout is None else parse_due_ms(rule.timeout, now_ms)
+        decision.topics.wait(run_id, f"{CANCEL_PREFIX}{i}", rule.event, rule.where, body(), until_ms, now_ms)
+    if config.timeouts is not None and config.timeouts.start_ms is not None:
+        commands += limit_timer(run.id, "start", now_ms + config.timeouts.start_ms)
     item = new_item(run, "start", "step", starts=1)
     if due_ms <= now_ms:
-        lanes.put(item)
-        return [Put(run)]
+        commands.append(Put(item))
+        decision.lanes.ready(item)
+        return commands
     timer = item_timer(item, due_ms)
-    return [Put(run), Put(timer), TimerSet(timer.id, due_ms)]
+    return [*commands, Put(timer), TimerSet(timer.id, due_ms)]
 
 
 def new_item(run: Run, job: str, step_id: str, *, starts: int = 0) -> Item:
@@ -94,51 +114,3 @@ def item_timer(item: Item, due_ms: int) -> Timer:
     """The timer that puts an item in when it is due."""
     waiting = msgspec.structs.replace(item, holder=None, leased_ms=None)
     return Timer(id=f"item/{item.id}", due_ms=due_ms, kind=TimerKind.ITEM, run_id=item.run_id, item=waiting)
-
-
-def end_run(
-    registry: Registry,
-    run: Run,
-    status: RunStatus,
-    *,
-    output: Json | None,
-    now_ms: int,
-    reason: str | None = None,
-    leaves: bool = True,
-) -> list[Command | Effect]:
-    """End the run, for every reason there is: its status and output, what it leaves waiting, its lifecycle events.
-
-    `leaves` is false where the caller knows that no item or timer of the run is left. An item that is out stays leased
-    until its call ends (`calls.py`): a holding belongs to the item, not to the run.
-    """
-    commands: list[Command | Effect] = [EndRun(run.id, moved(run, status), output, reason, now_ms)]
-    if leaves:
-        commands.append(DeleteOfRun(run.id))
-    if run.cause != "lifecycle":
-        # A run that a lifecycle event started tells of no end itself, or two handlers could wake each other for ever (§3.5).
-        names = [FINISHED_NAME] if status is S.COMPLETED else [LIFECYCLE_NAMES[status], FINISHED_NAME]
-        for name in names:
-            commands += lifecycle_event(registry, run, name, now_ms)
-    commands.append(RunEnded(run.id))
-    return commands
-
-
-def lifecycle_event(registry: Registry, run: Run, name: str, now_ms: int) -> list[Command | Effect]:
-    """The stored event, a reference to its run; and a cursor that routes it, where a function listens."""
-    event_id = derived_ulid(now_ms, run.id, name)
-    event = EventRow(
-        id=event_id,
-        key=event_id if name == FINISHED_NAME else run.id,
-        name=name,
-        data=b"{}",
-        user=b"{}",
-        ts=now_ms,
-        v=None,
-        meta=None,
-        received_ms=now_ms,
-        run_id=run.id,
-    )
-    if not registry.listening(name):
-        return [Put(event)]
-    timer = Timer(id=f"route/{event_id}", due_ms=now_ms, kind=TimerKind.ROUTE, ref=event_id)
-    return [Put(event), Put(timer), TimerSet(timer.id, now_ms)]

@@ -11,9 +11,10 @@ from typing import Any
 
 import msgspec
 
-from stepwell.engine.model import Item, Key, Lane, Row, Run, Timer, TimerKind
-from stepwell.engine.tables import SCAN_TABLE
+from stepwell.engine.model import Item, Key, Lane, Name, Row, Run, Timer, TimerKind, Wait
+from stepwell.engine.tables import SCAN_TABLE, behind
 from stepwell.engine.view import Scan, Select, Selection, View
+from stepwell.protocol.lifecycle import split_correlation
 
 OPEN_AT_ONCE = 4
 """Shut lanes that one release looks at; a release frees one slot, the others are for lanes that turn out to be empty."""
@@ -23,6 +24,15 @@ OPEN_BY_CURSOR = 64
 
 RETURN_AT_ONCE = 100
 """Items of an ended holder that come back in one step of its cursor."""
+
+MEET_AT_ONCE = 16
+"""Waits under one lookup key that an event meets as it is stored."""
+
+MEET_BY_CURSOR = 100
+"""Waits that one step of a meeting cursor looks at."""
+
+CANCEL_BY_CURSOR = 100
+"""Runs that one step of a bulk cancellation looks at."""
 
 CLAIM_OF_LANE = 64
 """Items that one claim looks at in a lane, where a function has one."""
@@ -62,7 +72,7 @@ def lane_counters(lane: Lane) -> Iterable[Selection]:
 def timer_subject(timer: Timer) -> Iterable[Selection]:
     """What a timer is about, by its kind."""
     if timer.run_id is not None:
-        yield Select("runs", timer.run_id, ("lane",))
+        yield Select("runs", timer.run_id, ("lane", "invoker") if timer.kind is TimerKind.LIMIT else ("lane",))
     match timer.kind:
         case TimerKind.SLEEP:
             assert timer.run_id is not None
@@ -75,8 +85,47 @@ def timer_subject(timer: Timer) -> Iterable[Selection]:
         case TimerKind.RETURN:
             yield Select("holders", timer.ref)
             yield Scan("holder_items", timer.ref, RETURN_AT_ONCE, ("release", "run"))
-        case TimerKind.ITEM:
+        case TimerKind.TIMEOUT:
+            assert timer.run_id is not None
+            yield Select("steps", (timer.run_id, timer.ref))
+        case TimerKind.MEET:
+            yield Select("events", timer.ref, ("run",))
+            lookup, after, _ = msgspec.json.decode(timer.after)
+            yield Scan("waits_of", behind(lookup, after), MEET_BY_CURSOR, ("resume",))
+        case TimerKind.CRON:
+            yield Select("schedules", (timer.ref, cron_of(timer)))
+        case TimerKind.CANCEL:
+            yield Select("cancellations", timer.ref)
+        case TimerKind.ITEM | TimerKind.LIMIT:
             pass
+
+
+def cron_of(timer: Timer) -> str:
+    """The cron line of a `CRON` timer, which carries it behind its tick's time."""
+    return timer.after.partition(" ")[2]
+
+
+def wait_subject(wait: Wait) -> Iterable[Selection]:
+    """What resuming a wait touches; a cancel rule leads to its run only."""
+    yield Select("runs", wait.run_id, ("lane",))
+    yield Select("steps", (wait.run_id, wait.id))
+    yield Select("timers", f"wait/{wait.run_id}/{wait.id}")
+
+
+def invoker(run: Run) -> Iterable[Selection]:
+    """The step that invoked the run, which goes on when the run ends."""
+    if run.cause == "invoke" and run.origin is not None:
+        run_id, step_id = split_correlation(run.origin)
+        yield Select("runs", run_id, ("lane",))
+        yield Select("steps", (run_id, step_id))
+        yield Select("timers", f"wait/{run_id}/{step_id}")
+
+
+def name_owner(name: Name) -> Iterable[Selection]:
+    """The step that waits for a signal."""
+    yield Select("runs", name.run_id, ("lane",))
+    yield Select("steps", (name.run_id, name.ref))
+    yield Select("timers", f"wait/{name.run_id}/{name.ref}")
 
 
 RELATIONS: dict[tuple[str, str], Callable[[Any], Iterable[Selection]]] = {
@@ -89,6 +138,9 @@ RELATIONS: dict[tuple[str, str], Callable[[Any], Iterable[Selection]]] = {
     ("lanes", "items"): lambda lane: [Scan("lane_items", lane.id, CLAIM_OF_LANE, ("run", "counters"))],
     ("lanes", "few_items"): lambda lane: [Scan("lane_items", lane.id, CLAIM_OF_MANY, ("run", "counters"))],
     ("timers", "subject"): timer_subject,
+    ("runs", "invoker"): invoker,
+    ("waits", "resume"): wait_subject,
+    ("names", "owner"): name_owner,
     ("events", "run"): lambda event: [Select("runs", event.run_id, ("events",))] if event.run_id is not None else [],
 }
 

@@ -35,7 +35,7 @@ SPECS: dict[str, Spec] = {
         Spec("dedups", model.Dedup, ("function_id", "event_key")),
         Spec("apps", model.AppRow, ("name",)),
         Spec("functions", model.FunctionRow, ("id",)),
-        Spec("runs", model.Run, ("id",)),
+        Spec("runs", model.Run, ("id",), {"live": lambda run: run.function_id if run.ended_ms is None else None}),
         Spec("steps", model.Step, ("run_id", "id"), {"run": lambda step: step.run_id}),
         Spec("attempts", model.Attempt, ("id",), {"run": lambda attempt: attempt.run_id}),
         Spec(
@@ -59,7 +59,12 @@ SPECS: dict[str, Spec] = {
         ),
         Spec("counters", model.Counter, ("id",)),
         Spec("clocks", model.FairClock, ("function_id",)),
+        Spec("topics", model.Topic, ("name",)),
+        Spec("waits", model.Wait, ("run_id", "id"), {"run": lambda wait: wait.run_id, "lookup": lambda wait: wait.lookup}),
+        Spec("names", model.Name, ("id",), {"run": lambda name: name.run_id}),
         Spec("timers", model.Timer, ("id",), {"run": lambda timer: timer.run_id}),
+        Spec("schedules", model.Schedule, ("function_id", "cron")),
+        Spec("cancellations", model.Cancellation, ("id",)),
         Spec("holders", model.Holder, ("id",)),
         Spec("set_aside", model.SetAside, ("id",)),
     )
@@ -138,7 +143,12 @@ class Tables:
         self.lanes: Table[model.Lane] = Table(SPECS["lanes"])
         self.counters: Table[model.Counter] = Table(SPECS["counters"])
         self.clocks: Table[model.FairClock] = Table(SPECS["clocks"])
+        self.topics: Table[model.Topic] = Table(SPECS["topics"])
+        self.waits: Table[model.Wait] = Table(SPECS["waits"])
+        self.names: Table[model.Name] = Table(SPECS["names"])
         self.timers: Table[model.Timer] = Table(SPECS["timers"])
+        self.schedules: Table[model.Schedule] = Table(SPECS["schedules"])
+        self.cancellations: Table[model.Cancellation] = Table(SPECS["cancellations"])
         self.holders: Table[model.Holder] = Table(SPECS["holders"])
         self.set_aside: Table[model.SetAside] = Table(SPECS["set_aside"])
         self.by_name: dict[str, Table[Any]] = {name: getattr(self, name) for name in SPECS}
@@ -161,6 +171,21 @@ class Tables:
         """The items that a holder has leased."""
         return sorted(self.items.find("holder", holder), key=lambda item: item.id)
 
+    def waits_of(self, value: str) -> list[model.Wait]:
+        """The waits under a lookup key, those behind a serial (`behind`), in the order in which they were made."""
+        lookup, _, after = value.partition("\n")
+        return sorted((wait for wait in self.waits.find("lookup", lookup) if wait.serial > int(after)), key=lambda wait: wait.serial)
+
+    def live_runs(self, value: str) -> list[model.Run]:
+        """A function's runs that have not ended, those behind an id (`behind`), the oldest first."""
+        function_id, _, after = value.partition("\n")
+        return sorted((run for run in self.runs.find("live", function_id) if run.id > after), key=lambda run: run.id)
+
+
+def behind(value: str, place: str | int) -> str:
+    """The value of a scan that goes on behind a place."""
+    return f"{value}\n{place}"
+
 
 def item_order(item: model.Item) -> tuple[int, int, str]:
     """The order inside a lane."""
@@ -172,6 +197,15 @@ SCANS: dict[str, Callable[[Tables, str], list[Any]]] = {
     "lane_items": Tables.lane_items,
     "shut_lanes": Tables.shut_lanes,
     "holder_items": Tables.holder_items,
+    "waits_of": Tables.waits_of,
+    "live_runs": Tables.live_runs,
 }
 
-SCAN_TABLE: dict[str, str] = {"ready_lanes": "lanes", "lane_items": "items", "shut_lanes": "lanes", "holder_items": "items"}
+SCAN_TABLE: dict[str, str] = {
+    "ready_lanes": "lanes",
+    "lane_items": "items",
+    "shut_lanes": "lanes",
+    "holder_items": "items",
+    "waits_of": "waits",
+    "live_runs": "runs",
+}

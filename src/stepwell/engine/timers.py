@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from typing import assert_never
 
+from stepwell.engine.advance import advance_of, error_json
+from stepwell.engine.cancelling import on_cancel
 from stepwell.engine.commands import Command, Delete, Effect, TimerSet
+from stepwell.engine.decision import Decision
+from stepwell.engine.ending import settle
 from stepwell.engine.holders import on_return
 from stepwell.engine.inputs import TimerDue
 from stepwell.engine.lanes import Lanes
-from stepwell.engine.model import Timer, TimerKind
+from stepwell.engine.meeting import on_meet
+from stepwell.engine.model import RunStatus, Timer, TimerKind
 from stepwell.engine.registry import Registry
+from stepwell.engine.resume import op_of, resume
 from stepwell.engine.routing import on_route
+from stepwell.engine.schedules import on_tick
 from stepwell.engine.selection import OPEN_BY_CURSOR
-from stepwell.engine.steps.sleep import on_sleep_ended
 from stepwell.engine.view import Select, Selection, View
 
 
@@ -32,16 +38,67 @@ def on_timer_due(registry: Registry, view: View, due: TimerDue, now_ms: int) -> 
     match timer.kind:
         case TimerKind.SLEEP:
             return on_sleep_ended(registry, view, timer, now_ms)
+        case TimerKind.TIMEOUT:
+            return on_timeout(registry, view, timer, now_ms)
+        case TimerKind.LIMIT:
+            return on_limit(registry, view, timer, now_ms)
         case TimerKind.ITEM:
             return on_item_due(registry, view, timer)
+        case TimerKind.CRON:
+            return on_tick(registry, view, timer, now_ms)
         case TimerKind.ROUTE:
             return on_route(registry, view, timer, now_ms)
+        case TimerKind.MEET:
+            return on_meet(registry, view, timer, now_ms)
+        case TimerKind.CANCEL:
+            return on_cancel(registry, view, timer, now_ms)
         case TimerKind.RETURN:
             return on_return(registry, view, timer, now_ms)
         case TimerKind.OPEN:
             return on_open(registry, view, timer, now_ms)
         case _:
             assert_never(timer.kind)
+
+
+INVOKE_TIMEOUT = error_json("InngestInvokeTimeoutError", "Timed out waiting for invoked function to complete")
+
+
+def on_sleep_ended(registry: Registry, view: View, timer: Timer, now_ms: int) -> list[Command | Effect]:
+    """The step is done, its result null, and the run is called again, where its group has no more to wait for."""
+    decision, run_id = Decision(registry, view, now_ms), timer.run_id or ""
+    run, step = view.run(run_id), view.step(run_id, timer.ref)
+    assert run is not None and run.ended_ms is None, f"timer {timer.id} has outlived its run"
+    assert step is not None, f"timer {timer.id} has lost its step"
+    advance = advance_of(decision, run)
+    advance.woke(timer.id)
+    op = op_of(step)
+    if advance.finish(op, b"null", None):
+        advance.rediscover(op)
+    return settle(decision)
+
+
+def on_timeout(registry: Registry, view: View, timer: Timer, now_ms: int) -> list[Command | Effect]:
+    """A step has waited long enough: its result is null, or, where it waits for another run, an error (§4.3)."""
+    decision, run_id = Decision(registry, view, now_ms), timer.run_id or ""
+    run, step = view.run(run_id), view.step(run_id, timer.ref)
+    assert run is not None and run.ended_ms is None, f"timer {timer.id} has outlived its run"
+    assert step is not None, f"timer {timer.id} has lost its step"
+    invokes = step.op == "InvokeFunction"
+    memo = b'{"error":' + INVOKE_TIMEOUT + b"}" if invokes else b"null"
+    waited = resume(advance_of(decision, run), step.id, memo, failed=invokes, job="-timeout")
+    assert waited, f"timer {timer.id} has outlived the wait of its step"
+    return settle(decision)
+
+
+def on_limit(registry: Registry, view: View, timer: Timer, now_ms: int) -> list[Command | Effect]:
+    """A run has waited too long for its start, or taken too long since: it is cancelled (§11.3)."""
+    run = view.run(timer.run_id or "")
+    assert run is not None and run.ended_ms is None, f"timer {timer.id} has outlived its run"
+    if timer.ref == "start" and run.started_ms is not None:
+        return [Delete("timers", timer.id)]
+    decision = Decision(registry, view, now_ms)
+    advance_of(decision, run).ends(RunStatus.CANCELLED, None, f"timeouts.{timer.ref}")
+    return [Delete("timers", timer.id), *settle(decision)]
 
 
 def on_item_due(registry: Registry, view: View, timer: Timer) -> list[Command | Effect]:

@@ -130,7 +130,7 @@ class View(Tables):
         """Whether the row, read late, belongs to a run that this group has ended: the store's row goes by range."""
         if not self._ended_runs:
             return False
-        waits = isinstance(row, model.Timer) or (isinstance(row, model.Item) and row.holder is None)
+        waits = isinstance(row, model.Timer | model.Wait | model.Name) or (isinstance(row, model.Item) and row.holder is None)
         return waits and row.run_id in self._ended_runs  # type: ignore[attr-defined]
 
     # Lookups, for decisions.
@@ -140,6 +140,11 @@ class View(Tables):
         missing = [wanted for wanted in selections if not self.knows(wanted.table, wanted.key)]
         if missing:
             raise NotLoaded(*missing)
+
+    def require_scan(self, scan: Scan) -> None:
+        """Raise `NotLoaded` with the scan, and what follows from it, where nobody selected it."""
+        if not self.knows_scan(scan.name, scan.value, scan.limit):
+            raise NotLoaded(scan)
 
     def get(self, table: str, key: Key) -> Any:
         """The row, or `None` where there is none. Raises `NotLoaded` where nobody asked the store."""
@@ -191,6 +196,14 @@ class View(Tables):
     def timer(self, timer_id: str) -> model.Timer | None:
         """A timer by id."""
         return self.get("timers", timer_id)  # type: ignore[no-any-return]
+
+    def topic(self, name: str) -> model.Topic | None:
+        """What is known of the waits for events of a name."""
+        return self.get("topics", name)  # type: ignore[no-any-return]
+
+    def name(self, name_id: str) -> model.Name | None:
+        """Who has a name."""
+        return self.get("names", name_id)  # type: ignore[no-any-return]
 
     def holder(self, holder_id: str) -> model.Holder | None:
         """A node's epoch."""
@@ -292,10 +305,12 @@ class View(Tables):
             self._absent["counters"].add(counter_id)
 
     def end_run(self, run_id: str) -> None:
-        """The run's timers and waiting items go, whether loaded or not (`DeleteOfRun`)."""
+        """The run's timers, waits, names and waiting items go, whether loaded or not (`DeleteOfRun`)."""
         self._ended_runs[run_id] = None
-        for timer in self.timers.find("run", run_id):
-            self._drop("timers", timer.id, timer)
+        for name in ("timers", "waits", "names"):
+            table = self.by_name[name]
+            for row in table.find("run", run_id):
+                self._drop(name, table.spec.key_of(row), row)
         for item in self.items.find("run", run_id):
             if item.holder is None:
                 self._drop("items", item.id, item)

@@ -6,13 +6,16 @@ It checks and normalises the text; which ticks follow is the engine's to compute
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 import msgspec
+from cronsim import CronSim, CronSimError
 
 from stepwell.errors import ProtocolError
 
 UTC_ZONE = "UTC"
+_ANY_TIME = datetime(2000, 1, 1, tzinfo=UTC)
 _ZONE = re.compile(r"(?:CRON_)?TZ=(\S+)\s+(.*)", re.DOTALL)
 _RANGE = re.compile(r"(\*|\?|[0-9]{1,2}|[A-Z]{3})(?:-([0-9]{1,2}|[A-Z]{3}))?(?:/([0-9]{1,2}))?")
 
@@ -51,7 +54,12 @@ def parse_cron(text: str) -> Cron:
     if len(fields) != len(_FIELDS):
         hint = "; write @daily and its like out" if line.strip().startswith("@") else ""
         raise ProtocolError(f"cron {text!r} has {len(fields)} fields: it needs minute, hour, day of month, month, day of week{hint}")
-    return Cron(zone, " ".join(_normal(field, part, text) for field, part in zip(_FIELDS, fields, strict=True)))
+    cron = Cron(zone, " ".join(_normal(field, part, text) for field, part in zip(_FIELDS, fields, strict=True)))
+    try:
+        CronSim(cron.line, _ANY_TIME)
+    except CronSimError as error:
+        raise ProtocolError(f"cron {text!r} never comes: {error}") from None
+    return cron
 
 
 def check_cron(text: str) -> None:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+from stepwell.engine.events import run_data, wire
 from stepwell.engine.model import EventRow, Json, Run, Step
-from stepwell.engine.routing import wire
 from stepwell.engine.view import Changes
 from stepwell.protocol.codec import canonical
 from stepwell.protocol.events import Event
-from stepwell.protocol.lifecycle import lifecycle_data
 from stepwell.store.base import Reader
 
 BYTES_MAX = 64 * 1024 * 1024
@@ -115,7 +114,7 @@ async def told(reader: Reader, row: EventRow) -> Event:
     run = await reader.run(row.run_id) if row.run_id is not None else None
     if run is not None:
         events = [wire(event) for event in await reader.events_by_id(run.event_ids)]
-        data = lifecycle_data(run.function_id, run.id, run.status, run.output, events)
+        data = run_data(run, events)
     return Event(
         internal_id=row.id,
         id=row.key,

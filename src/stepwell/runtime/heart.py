@@ -18,7 +18,7 @@ from stepwell.engine.view import Changes, IllegalChange, NotLoaded, View
 from stepwell.errors import Conflict, StoreUnavailable
 from stepwell.runtime.clock import Clock
 from stepwell.store.base import Store, Transaction
-from stepwell.transition import select, transition
+from stepwell.transition import SHARED, select, select_more, transition
 
 GROUP_MS_MAX = 10
 """How long a group may be decided upon before it is committed."""
@@ -93,7 +93,7 @@ class Heart:
         async with self._store.transaction() as tx:
             if careful:
                 inputs = [known(input) for input in inputs]
-            selections = []
+            selections = list(SHARED)
             failed: dict[int, BaseException] = {}
             for i, input in enumerate(inputs):
                 try:
@@ -101,6 +101,9 @@ class Heart:
                 except Exception as error:
                     failed[i] = error
             await tx.load(selections, view)
+            more = [selection for i, input in enumerate(inputs) if i not in failed for selection in select_more(view, input)]
+            if more:
+                await tx.load(more, view)
             decided: list[Decided] = []
             until_ms = self._clock.elapsed_ms() + GROUP_MS_MAX
             for i, input in enumerate(inputs):

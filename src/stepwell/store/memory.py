@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 
-from stepwell.engine.model import AppRow, Attempt, EventRow, FunctionRow, Holder, Item, Run, RunStatus, SetAside, Step, Timer
+from stepwell.engine.model import AppRow, Attempt, EventRow, FunctionRow, Holder, Item, Row, Run, RunStatus, SetAside, Step, Timer
 from stepwell.engine.selection import Fetch, Fetched, resolve
 from stepwell.engine.tables import SCANS, SPECS, Tables
 from stepwell.engine.view import Changes, Selection, View
@@ -68,6 +68,8 @@ class MemoryStore:
         for run_id in changes.ended_runs:
             self._take("timers", self.tables.timers.find("run", run_id))
             self._take("items", [item for item in self.tables.items.find("run", run_id) if item.holder is None])
+            self._take("waits", self.tables.waits.find("run", run_id))
+            self._take("names", self.tables.names.find("run", run_id))
         for run_id in changes.deleted_runs:
             self._take("runs", [self.tables.runs.rows[run_id]] if run_id in self.tables.runs.rows else [])
             self._take("steps", self.tables.steps.find("run", run_id))
@@ -75,7 +77,7 @@ class MemoryStore:
             self._take("timers", self.tables.timers.find("run", run_id))
         self.commits += 1
 
-    def _take(self, table: str, rows: Iterable[Step | Attempt | Timer | Item | Run]) -> None:
+    def _take(self, table: str, rows: Iterable[Row]) -> None:
         for row in list(rows):
             self.tables.by_name[table].remove(SPECS[table].key_of(row))
 

@@ -39,7 +39,10 @@ CHECKPOINT_PAGES = 4000
 
 MIGRATIONS = load_migrations("sqlite")
 STATEMENTS = load_statements("sqlite")
-RANGES = {"ended": ("end_runs_timers", "end_runs_items"), "deleted": ("delete_runs_steps", "delete_runs_attempts", "delete_runs_runs")}
+RANGES = {
+    "ended": ("end_runs_timers", "end_runs_items", "end_runs_waits", "end_runs_names"),
+    "deleted": ("delete_runs_steps", "delete_runs_attempts", "delete_runs_runs"),
+}
 
 
 class SqliteStore:

@@ -96,8 +96,8 @@ def test_a_call_lost_too_often_fails_and_uses_no_attempt_before() -> None:
 def test_an_op_that_is_not_performed_fails_the_run_by_name() -> None:
     """The sentence says which, and no retry follows."""
     bench = Bench(Settings())
-    bench.answer(bench.claim(), Ops(ops=(Op(op="WaitForEvent", id="w", name="shop/x", display_name="wait"),), request_version=2))
-    assert bench.run().status is RunStatus.FAILED and b"WaitForEvent" in bench.run().output
+    bench.answer(bench.claim(), Ops(ops=(Op(op="StepNotFound", id="w", name="x", display_name="wait"),), request_version=2))
+    assert bench.run().status is RunStatus.FAILED and b"StepNotFound" in bench.run().output
 
 
 def test_a_sleep_that_is_too_long_fails_the_run() -> None:

@@ -34,7 +34,7 @@ class Expression:
     def __init__(self, text: str, tree: Node) -> None:
         self.text, self.tree = text, tree
         self.paths = frozenset(_paths(tree))
-        self._run = _compile(tree)
+        self._run = compile_node(tree)
 
     def evaluate(self, variables: Mapping[str, Any], *, now_ms: int = 0) -> Any:
         """The value over decoded JSON. Raises `EvaluationError`."""
@@ -101,17 +101,18 @@ def key_text(value: Any) -> str:
     return text_of(value)
 
 
-def _path(node: Node) -> tuple[str, ...] | None:
+def path_of(node: Node) -> tuple[str, ...] | None:
+    """The field that a node reads, as ("event", "data", "id"); `None` where it is more than a field."""
     if node.kind == "name":
         return (node.value,)
     if node.kind == "select" or (node.kind == "index" and node.parts[1].kind == "literal" and isinstance(node.parts[1].value, str)):
-        head = _path(node.parts[0])
+        head = path_of(node.parts[0])
         return None if head is None else (*head, node.value if node.kind == "select" else node.parts[1].value)
     return None
 
 
 def _paths(node: Node) -> list[tuple[str, ...]]:
-    path = _path(node)
+    path = path_of(node)
     if path is not None:
         return [path]
     return [path for part in node.parts for path in _paths(part)]
@@ -120,7 +121,8 @@ def _paths(node: Node) -> list[tuple[str, ...]]:
 # From nodes to closures
 
 
-def _compile(node: Node) -> Closure:
+def compile_node(node: Node) -> Closure:
+    """The closure that gives a node's value."""
     return _COMPILERS[node.kind](node)
 
 
@@ -137,7 +139,7 @@ def _name(node: Node) -> Closure:
 
 
 def _select(node: Node) -> Closure:
-    inner, name = _compile(node.parts[0]), node.value
+    inner, name = compile_node(node.parts[0]), node.value
 
     def select(scope: Scope) -> Any:
         value = inner(scope)
@@ -147,7 +149,7 @@ def _select(node: Node) -> Closure:
 
 
 def _index(node: Node) -> Closure:
-    inner, index = _compile(node.parts[0]), _compile(node.parts[1])
+    inner, index = compile_node(node.parts[0]), compile_node(node.parts[1])
 
     def select(scope: Scope) -> Any:
         value, key = inner(scope), index(scope)
@@ -161,7 +163,7 @@ def _index(node: Node) -> Closure:
 
 
 def _unary(node: Node) -> Closure:
-    inner = _compile(node.parts[0])
+    inner = compile_node(node.parts[0])
     if node.value == "!":
 
         def invert(scope: Scope) -> bool:
@@ -182,7 +184,7 @@ def _unary(node: Node) -> Closure:
 
 
 def _binary(node: Node) -> Closure:
-    a, b, op = _compile(node.parts[0]), _compile(node.parts[1]), node.value
+    a, b, op = compile_node(node.parts[0]), compile_node(node.parts[1]), node.value
     match op:
         case "==":
             return lambda scope: equal(a(scope), b(scope))
@@ -271,7 +273,7 @@ def _arithmetic(op: str, a: Any, b: Any) -> Any:
 
 
 def _ternary(node: Node) -> Closure:
-    test, then, other = (_compile(part) for part in node.parts)
+    test, then, other = (compile_node(part) for part in node.parts)
 
     def choose(scope: Scope) -> Any:
         value = test(scope)
@@ -283,13 +285,13 @@ def _ternary(node: Node) -> Closure:
 
 
 def _list(node: Node) -> Closure:
-    parts = [_compile(part) for part in node.parts]
+    parts = [compile_node(part) for part in node.parts]
     return lambda scope: [part(scope) for part in parts]
 
 
 def _map(node: Node) -> Closure:
-    keys = [_compile(part) for part in node.parts[::2]]
-    values = [_compile(part) for part in node.parts[1::2]]
+    keys = [compile_node(part) for part in node.parts[::2]]
+    values = [compile_node(part) for part in node.parts[1::2]]
 
     def build(scope: Scope) -> dict[Any, Any]:
         try:
@@ -302,9 +304,9 @@ def _map(node: Node) -> Closure:
 
 def _call(node: Node) -> Closure:
     if node.value == "has":
-        field = _compile(node.parts[0])
+        field = compile_node(node.parts[0])
         return lambda scope: field(scope) is not None
-    name, args = node.value, [_compile(part) for part in node.parts]
+    name, args = node.value, [compile_node(part) for part in node.parts]
     return lambda scope: call(name, [arg(scope) for arg in args], scope.now_ms)
 
 
@@ -313,8 +315,8 @@ def _method(node: Node) -> Closure:
 
 
 def _macro(node: Node) -> Closure:
-    source, name = _compile(node.parts[0]), node.parts[1].value
-    bodies = [_compile(part) for part in node.parts[2:]]
+    source, name = compile_node(node.parts[0]), node.parts[1].value
+    bodies = [compile_node(part) for part in node.parts[2:]]
     macro = node.value
 
     def elements(scope: Scope) -> list[Any]:

@@ -7,11 +7,14 @@ from collections.abc import Callable
 from stepwell.engine.advance import Advance, error_json
 from stepwell.engine.model import Item
 from stepwell.engine.steps.discovery import on_discovery_request
+from stepwell.engine.steps.invoke import on_invoke
 from stepwell.engine.steps.run_complete import on_run_complete
 from stepwell.engine.steps.sleep import on_sleep
 from stepwell.engine.steps.step_failed import on_step_failed
 from stepwell.engine.steps.step_planned import on_step_planned
 from stepwell.engine.steps.step_run import memo_of, on_step_run
+from stepwell.engine.steps.wait_for_event import on_wait_for_event
+from stepwell.engine.steps.wait_for_signal import on_wait_for_signal
 from stepwell.protocol.calls import Failed
 from stepwell.protocol.ops import Op
 
@@ -25,6 +28,9 @@ ADVANCES: dict[str, OnOp] = {
     "StepFailed": on_step_failed,
     "StepPlanned": on_step_planned,
     "Sleep": on_sleep,
+    "WaitForEvent": on_wait_for_event,
+    "WaitForSignal": on_wait_for_signal,
+    "InvokeFunction": on_invoke,
     "RunComplete": on_run_complete,
     "DiscoveryRequest": on_discovery_request,
 }

@@ -50,14 +50,14 @@ ORDER BY id;
 -- name: run
 -- A run.
 SELECT id, function_id, function_version, app_name, event_ids, status, cause, origin, lane_id, keys, order_ms, created_ms, started_ms,
-    ended_ms, request_version, force_plan, pending, pending_key, steps, finished, state_bytes, calls, waits, output, reason
+    ended_ms, request_version, force_plan, pending, pending_key, steps, finished, state_bytes, calls, waits, output, reason, guarded
 FROM runs
 WHERE id = :id;
 
 -- name: runs
 -- Runs, newest first.
 SELECT id, function_id, function_version, app_name, event_ids, status, cause, origin, lane_id, keys, order_ms, created_ms, started_ms,
-    ended_ms, request_version, force_plan, pending, pending_key, steps, finished, state_bytes, calls, waits, output, reason
+    ended_ms, request_version, force_plan, pending, pending_key, steps, finished, state_bytes, calls, waits, output, reason, guarded
 FROM runs
 WHERE id < coalesce(:cursor, 'a')
   AND (:status IS NULL OR status = :status)
@@ -67,7 +67,7 @@ LIMIT :limit;
 -- name: runs_of_function
 -- Runs of one function, newest first.
 SELECT id, function_id, function_version, app_name, event_ids, status, cause, origin, lane_id, keys, order_ms, created_ms, started_ms,
-    ended_ms, request_version, force_plan, pending, pending_key, steps, finished, state_bytes, calls, waits, output, reason
+    ended_ms, request_version, force_plan, pending, pending_key, steps, finished, state_bytes, calls, waits, output, reason, guarded
 FROM runs
 WHERE function_id = :function_id
   AND id < coalesce(:cursor, 'a')
@@ -78,7 +78,7 @@ LIMIT :limit;
 -- name: runs_unhappy
 -- Failed or cancelled runs, newest first, by their own index.
 SELECT id, function_id, function_version, app_name, event_ids, status, cause, origin, lane_id, keys, order_ms, created_ms, started_ms,
-    ended_ms, request_version, force_plan, pending, pending_key, steps, finished, state_bytes, calls, waits, output, reason
+    ended_ms, request_version, force_plan, pending, pending_key, steps, finished, state_bytes, calls, waits, output, reason, guarded
 FROM runs INDEXED BY runs_unhappy
 WHERE status = :status
   AND status IN ('failed', 'cancelled')
@@ -89,7 +89,7 @@ LIMIT :limit;
 -- name: runs_of_event
 -- The runs that an event started.
 SELECT id, function_id, function_version, app_name, event_ids, status, cause, origin, lane_id, keys, order_ms, created_ms, started_ms,
-    ended_ms, request_version, force_plan, pending, pending_key, steps, finished, state_bytes, calls, waits, output, reason
+    ended_ms, request_version, force_plan, pending, pending_key, steps, finished, state_bytes, calls, waits, output, reason, guarded
 FROM runs
 WHERE first_event_id = :event_id
 ORDER BY id
@@ -97,7 +97,7 @@ LIMIT :limit;
 
 -- name: steps_of
 -- A run's steps with their memos.
-SELECT run_id, id, op, name, user_id, "index", status, opts, memo, attempts, queued_ms, started_ms, ended_ms, position
+SELECT run_id, id, op, name, user_id, "index", status, opts, memo, attempts, queued_ms, started_ms, ended_ms, position, ref
 FROM steps
 WHERE run_id = :run_id
 ORDER BY queued_ms, CASE WHEN position < 0 THEN 1 << 30 ELSE position END, id;

@@ -104,7 +104,7 @@ WHERE id IN (SELECT value FROM json_each(:keys));
 
 -- name: insert_runs
 -- New runs.
-INSERT INTO runs (id, function_id, function_version, app_name, event_ids, status, cause, origin, lane_id, keys, order_ms, created_ms, started_ms, ended_ms, request_version, force_plan, pending, pending_key, steps, finished, state_bytes, calls, waits, output, reason)
+INSERT INTO runs (id, function_id, function_version, app_name, event_ids, status, cause, origin, lane_id, keys, order_ms, created_ms, started_ms, ended_ms, request_version, force_plan, pending, pending_key, steps, finished, state_bytes, calls, waits, output, reason, guarded)
 VALUES :rows;
 
 -- name: update_runs (id, status, started_ms, ended_ms, request_version, force_plan, pending, pending_key, steps, finished, state_bytes, calls, waits, output, reason)
@@ -133,17 +133,17 @@ DELETE FROM runs
 WHERE id IN (SELECT value FROM json_each(:keys));
 
 -- name: select_runs
--- Runs by key. Without output: an ended run is decided upon no more.
-SELECT id, function_id, function_version, app_name, event_ids, status, cause, origin, lane_id, keys, order_ms, created_ms, started_ms, ended_ms, request_version, force_plan, pending, pending_key, steps, finished, state_bytes, calls, waits, NULL, reason
+-- Runs by key.
+SELECT id, function_id, function_version, app_name, event_ids, status, cause, origin, lane_id, keys, order_ms, created_ms, started_ms, ended_ms, request_version, force_plan, pending, pending_key, steps, finished, state_bytes, calls, waits, output, reason, guarded
 FROM runs
 WHERE id IN (SELECT value FROM json_each(:keys));
 
 -- name: insert_steps
 -- New steps.
-INSERT INTO steps (run_id, id, op, name, user_id, "index", status, opts, memo, attempts, queued_ms, started_ms, ended_ms, position)
+INSERT INTO steps (run_id, id, op, name, user_id, "index", status, opts, memo, attempts, queued_ms, started_ms, ended_ms, position, ref)
 VALUES :rows;
 
--- name: update_steps (run_id, id, status, memo, attempts, started_ms, ended_ms, position)
+-- name: update_steps (run_id, id, status, memo, attempts, started_ms, ended_ms, position, ref)
 -- What may change of steps.
 UPDATE steps
 SET status = changed.column3,
@@ -151,7 +151,8 @@ SET status = changed.column3,
     attempts = changed.column5,
     started_ms = changed.column6,
     ended_ms = changed.column7,
-    position = changed.column8
+    position = changed.column8,
+    ref = changed.column9
 FROM (VALUES :rows) AS changed
 WHERE steps.run_id = changed.column1
   AND steps.id = changed.column2;
@@ -163,7 +164,7 @@ WHERE (run_id, id) IN (SELECT value ->> 0, value ->> 1 FROM json_each(:keys));
 
 -- name: select_steps
 -- Steps by key. Without memo: decisions need only know that it ended.
-SELECT run_id, id, op, name, user_id, "index", status, opts, NULL, attempts, queued_ms, started_ms, ended_ms, position
+SELECT run_id, id, op, name, user_id, "index", status, opts, NULL, attempts, queued_ms, started_ms, ended_ms, position, ref
 FROM steps
 WHERE (run_id, id) IN (SELECT value ->> 0, value ->> 1 FROM json_each(:keys));
 
@@ -344,4 +345,108 @@ WHERE id IN (SELECT value FROM json_each(:keys));
 -- Inputs set aside by key.
 SELECT id, input, error, run_id, created_ms
 FROM set_aside
+WHERE id IN (SELECT value FROM json_each(:keys));
+
+-- name: insert_topics
+-- New topics.
+INSERT INTO topics (name, paths, serial)
+VALUES :rows;
+
+-- name: update_topics (name, paths, serial)
+-- What may change of topics.
+UPDATE topics
+SET paths = changed.column2,
+    serial = changed.column3
+FROM (VALUES :rows) AS changed
+WHERE topics.name = changed.column1;
+
+-- name: delete_topics
+-- Topics that go.
+DELETE FROM topics
+WHERE name IN (SELECT value FROM json_each(:keys));
+
+-- name: select_topics
+-- Topics by key.
+SELECT name, paths, serial
+FROM topics
+WHERE name IN (SELECT value FROM json_each(:keys));
+
+-- name: insert_waits
+-- New waits.
+INSERT INTO waits (run_id, id, name, lookup, serial, "where", event, expires_ms)
+VALUES :rows;
+
+-- name: delete_waits
+-- Waits that go.
+DELETE FROM waits
+WHERE (run_id, id) IN (SELECT value ->> 0, value ->> 1 FROM json_each(:keys));
+
+-- name: select_waits
+-- Waits by key.
+SELECT run_id, id, name, lookup, serial, "where", event, expires_ms
+FROM waits
+WHERE (run_id, id) IN (SELECT value ->> 0, value ->> 1 FROM json_each(:keys));
+
+-- name: insert_names
+-- New names.
+INSERT INTO names (id, run_id, ref)
+VALUES :rows;
+
+-- name: update_names (id, run_id, ref)
+-- What may change of names.
+UPDATE names
+SET run_id = changed.column2,
+    ref = changed.column3
+FROM (VALUES :rows) AS changed
+WHERE names.id = changed.column1;
+
+-- name: delete_names
+-- Names that go.
+DELETE FROM names
+WHERE id IN (SELECT value FROM json_each(:keys));
+
+-- name: select_names
+-- Names by key.
+SELECT id, run_id, ref
+FROM names
+WHERE id IN (SELECT value FROM json_each(:keys));
+
+-- name: insert_schedules
+-- New schedules.
+INSERT INTO schedules (function_id, cron, fired_ms)
+VALUES :rows;
+
+-- name: update_schedules (function_id, cron, fired_ms)
+-- What may change of schedules.
+UPDATE schedules
+SET fired_ms = changed.column3
+FROM (VALUES :rows) AS changed
+WHERE schedules.function_id = changed.column1
+  AND schedules.cron = changed.column2;
+
+-- name: delete_schedules
+-- Schedules that go.
+DELETE FROM schedules
+WHERE (function_id, cron) IN (SELECT value ->> 0, value ->> 1 FROM json_each(:keys));
+
+-- name: select_schedules
+-- Schedules by key.
+SELECT function_id, cron, fired_ms
+FROM schedules
+WHERE (function_id, cron) IN (SELECT value ->> 0, value ->> 1 FROM json_each(:keys));
+
+-- name: insert_cancellations
+-- New cancellations.
+INSERT INTO cancellations (id, app_name, function_id, after_ms, before_ms, "where", created_ms)
+VALUES :rows;
+
+-- name: delete_cancellations
+-- Cancellations that go.
+DELETE FROM cancellations
+WHERE id IN (SELECT value FROM json_each(:keys));
+
+-- name: select_cancellations
+-- Cancellations by key.
+SELECT id, app_name, function_id, after_ms, before_ms, "where", created_ms
+FROM cancellations
 WHERE id IN (SELECT value FROM json_each(:keys));

@@ -34,6 +34,25 @@ WHERE holder = :value
 ORDER BY id
 LIMIT :limit;
 
+-- name: waits_of
+-- The waits under a lookup key, behind a serial.
+SELECT run_id, id, name, lookup, serial, "where", event, expires_ms
+FROM waits
+WHERE lookup = substr(:value, 1, instr(:value, char(10)) - 1)
+  AND serial > CAST(substr(:value, instr(:value, char(10)) + 1) AS INTEGER)
+ORDER BY serial
+LIMIT :limit;
+
+-- name: live_runs
+-- A function's runs that have not ended, behind an id.
+SELECT id, function_id, function_version, app_name, event_ids, status, cause, origin, lane_id, keys, order_ms, created_ms, started_ms, ended_ms, request_version, force_plan, pending, pending_key, steps, finished, state_bytes, calls, waits, output, reason, guarded
+FROM runs
+WHERE function_id = substr(:value, 1, instr(:value, char(10)) - 1)
+  AND id > substr(:value, instr(:value, char(10)) + 1)
+  AND ended_ms IS NULL
+ORDER BY id
+LIMIT :limit;
+
 -- name: end_runs_timers
 -- The timers of runs that ended. The ids of a run's timers begin with their kind and the run.
 DELETE FROM timers
@@ -45,7 +64,25 @@ WHERE id IN (
     SELECT timers.id
     FROM json_each(:keys) AS ended
     JOIN timers ON timers.id >= 'sleep/' || ended.value || '/' AND timers.id < 'sleep/' || ended.value || '0'
+    UNION ALL
+    SELECT timers.id
+    FROM json_each(:keys) AS ended
+    JOIN timers ON timers.id >= 'wait/' || ended.value || '/' AND timers.id < 'wait/' || ended.value || '0'
+    UNION ALL
+    SELECT timers.id
+    FROM json_each(:keys) AS ended
+    JOIN timers ON timers.id >= 'limit/' || ended.value || '/' AND timers.id < 'limit/' || ended.value || '0'
 );
+
+-- name: end_runs_waits
+-- The waits and cancel rules of runs that ended.
+DELETE FROM waits
+WHERE run_id IN (SELECT value FROM json_each(:keys));
+
+-- name: end_runs_names
+-- The names that ended runs had.
+DELETE FROM names
+WHERE run_id IN (SELECT value FROM json_each(:keys));
 
 -- name: end_runs_items
 -- The items of ended runs that nobody holds; those that are out stay until their call ends.

@@ -56,7 +56,7 @@ CREATE TABLE runs (
     app_name TEXT NOT NULL,
     event_ids TEXT NOT NULL,
     status TEXT NOT NULL CHECK (status IN ('queued', 'running', 'waiting', 'completed', 'failed', 'cancelled', 'skipped')),
-    cause TEXT NOT NULL CHECK (cause IN ('event', 'rerun', 'lifecycle')),
+    cause TEXT NOT NULL CHECK (cause IN ('event', 'rerun', 'lifecycle', 'invoke', 'cron')),
     origin TEXT,
     lane_id TEXT NOT NULL,
     keys TEXT NOT NULL,
@@ -75,6 +75,7 @@ CREATE TABLE runs (
     waits INTEGER NOT NULL CHECK (waits >= 0),
     output TEXT,
     reason TEXT,
+    guarded INTEGER NOT NULL CHECK (guarded IN (0, 1)),
     first_event_id TEXT GENERATED ALWAYS AS (event_ids ->> 0) VIRTUAL,
     CHECK ((ended_ms IS NOT NULL) = (status IN ('completed', 'failed', 'cancelled', 'skipped'))),
     CHECK ((ended_ms IS NOT NULL) = (calls + waits = 0))
@@ -82,6 +83,7 @@ CREATE TABLE runs (
 
 CREATE INDEX runs_by_event ON runs (first_event_id, id);
 CREATE INDEX runs_by_function ON runs (function_id, id);
+CREATE INDEX runs_live ON runs (function_id, id) WHERE ended_ms IS NULL;
 CREATE INDEX runs_unhappy ON runs (status, id) WHERE status IN ('failed', 'cancelled');
 
 -- Steps, with what the app is sent for them. The row is also the reservation that keeps a step from being enqueued twice.
@@ -100,6 +102,7 @@ CREATE TABLE steps (
     started_ms INTEGER,
     ended_ms INTEGER,
     position INTEGER NOT NULL,
+    ref TEXT,
     PRIMARY KEY (run_id, id),
     CHECK ((memo IS NOT NULL) = (status IN ('completed', 'failed')))
 ) WITHOUT ROWID;
@@ -173,6 +176,55 @@ CREATE TABLE timers (
 ) WITHOUT ROWID;
 
 CREATE INDEX timers_due ON timers (due_ms, id);
+
+-- Runs that an event may resume or end, found by a lookup key; the paths in use and the count of waits by event name.
+CREATE TABLE topics (
+    name TEXT NOT NULL PRIMARY KEY,
+    paths TEXT NOT NULL,
+    serial INTEGER NOT NULL
+) WITHOUT ROWID;
+
+CREATE TABLE waits (
+    run_id TEXT NOT NULL,
+    id TEXT NOT NULL,
+    name TEXT NOT NULL,
+    lookup TEXT NOT NULL,
+    serial INTEGER NOT NULL,
+    "where" TEXT,
+    event TEXT NOT NULL,
+    expires_ms INTEGER NOT NULL,
+    PRIMARY KEY (run_id, id)
+) WITHOUT ROWID;
+
+CREATE INDEX waits_by_lookup ON waits (lookup, serial);
+
+-- Names that one run at a time may have.
+CREATE TABLE names (
+    id TEXT NOT NULL PRIMARY KEY,
+    run_id TEXT NOT NULL,
+    ref TEXT NOT NULL
+) WITHOUT ROWID;
+
+CREATE INDEX names_of_run ON names (run_id);
+
+-- Cron lines, each with the last tick that it fired.
+CREATE TABLE schedules (
+    function_id TEXT NOT NULL,
+    cron TEXT NOT NULL,
+    fired_ms INTEGER NOT NULL,
+    PRIMARY KEY (function_id, cron)
+) WITHOUT ROWID;
+
+-- Bulk cancellations.
+CREATE TABLE cancellations (
+    id TEXT NOT NULL PRIMARY KEY,
+    app_name TEXT NOT NULL,
+    function_id TEXT NOT NULL,
+    after_ms INTEGER,
+    before_ms INTEGER NOT NULL,
+    "where" TEXT,
+    created_ms INTEGER NOT NULL
+) WITHOUT ROWID;
 
 -- Nodes' epochs.
 CREATE TABLE holders (
