@@ -8,11 +8,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from stepwell.drivers.gateway import Gateway
 from stepwell.drivers.local import LocalDriver
 from stepwell.engine.inputs import AppSynced, RunCancelled, RunRerun
 from stepwell.engine.model import Run, Step
 from stepwell.engine.registry import Settings
 from stepwell.errors import NotFound, StepError
+from stepwell.net.http_client import Pool
 from stepwell.protocol.codec import decode
 from stepwell.protocol.events import parse_events
 from stepwell.runtime.node import Node
@@ -101,7 +103,7 @@ async def engine(
     `retry_interval` replaces the backoff table; `calls_max` is how many calls run at a time. At the end, calls that are out get
     some seconds to come back; what is not done goes on when the file is opened again.
     """
-    driver = LocalDriver()
+    driver, pool = LocalDriver(), Pool()
     executor = Executor(app)
     driver.add(app.name, executor)
     settings = Settings(retry_interval_ms=None if retry_interval is None else duration_ms(retry_interval, "retry_interval"))
@@ -120,6 +122,7 @@ async def engine(
         node_id="embedded",
         calls_max=calls_max,
         on_run_ended=forget,
+        perform=Gateway(pool).perform,
     )
     running = Engine(app, node)
     await node.start()
@@ -132,3 +135,4 @@ async def engine(
         await node.drain(DRAIN_S)
         await executor.close()
         await node.stop()
+        await pool.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -136,3 +137,76 @@ def test_an_app_that_is_gone_fails_the_run_clearly(rig: Rig) -> None:
     trace = rig.run("gone/x")
     assert trace["run"]["status"] == "failed"
     assert "http://127.0.0.1:9" in trace["run"]["error"]["message"]
+
+
+def test_a_wait_ends_with_its_event_or_its_time(rig: Rig) -> None:
+    """Only an event that fits ends it; the whole event is the result, and nothing where the time was over."""
+    run_id = rig.server.run_of(rig.server.send("t/waits", {"id": "a"}))
+    until(lambda: rig.server.ask(f"/api/runs/{run_id}")["steps"], "the run waits")
+    for data in ({"id": "b", "ok": True}, {"id": "a", "ok": False}, {"id": "a", "ok": True, "n": 3}):
+        rig.server.send("t/answer", data)
+    run = rig.server.ended(run_id)["run"]
+    assert run["output"] == [{"id": "a", "ok": True, "n": 3}, "t/answer", None], run
+
+
+def test_a_wait_is_there_before_its_siblings_run(rig: Rig) -> None:
+    """A step beside the wait may send the very event."""
+    assert rig.run("t/both")["run"]["output"] == [{"n": 1}, 1]
+
+
+def test_invokes_give_results_errors_and_timeouts(rig: Rig) -> None:
+    """Another function's result or error becomes the step's; one that takes too long or is not there is an error too."""
+    run = rig.run("t/invokes")["run"]
+    good, errors = run["output"]
+    assert good == {"got": [1, 2]}
+    by_step = {step: (name, message) for step, name, message in errors}
+    assert by_step["bad"][1] == "the child failed"
+    assert by_step["slow"] == ("InngestInvokeTimeoutError", "Timed out waiting for invoked function to complete")
+    assert "could not find function with ID: py-nobody" in by_step["nobody"][1]
+    finished = rig.server.ask("/v1/events?name=inngest/function.finished")["data"]
+    assert any(event["data"].get("correlation_id", "").startswith(run["id"]) for event in finished)
+
+
+def test_an_event_cancels_the_runs_it_fits(rig: Rig) -> None:
+    """A run whose rule does not fit goes on."""
+    runs = {name: rig.server.run_of(rig.server.send("t/cancelled", {"id": name})) for name in ("a", "b")}
+    for run_id in runs.values():
+        until(lambda run_id=run_id: rig.server.ask(f"/api/runs/{run_id}")["steps"], "the run sleeps")
+    rig.server.send("t/stop", {"id": "a"})
+    assert rig.server.ended(runs["a"])["run"]["status"] == "cancelled"
+    assert rig.server.ask(f"/api/runs/{runs['b']}")["run"]["status"] == "waiting"
+    cancelled = rig.server.ask("/v1/events?name=inngest/function.cancelled")["data"]
+    assert [event["data"]["run_id"] for event in cancelled if event["data"]["function_id"] == "py-cancelled"] == [runs["a"]]
+
+
+def test_a_run_that_takes_too_long_is_cancelled(rig: Rig) -> None:
+    """`timeouts.finish` counts from the first call."""
+    run = rig.run("t/limited")["run"]
+    assert run["status"] == "cancelled" and run["ended_ms"] - run["started_ms"] >= 1000
+
+
+def test_the_first_of_a_race_wins(rig: Rig) -> None:
+    """Each step of a race calls the function again by itself."""
+    assert rig.run("t/races")["run"]["status"] == "completed"
+
+
+def test_a_tick_starts_one_run(rig: Rig) -> None:
+    """A cron function runs once a tick; the next minute is waited for."""
+    until(lambda: rig.calls("tick") >= 1, "the minute's tick came", 70)
+    events = rig.server.ask("/v1/events?name=inngest/scheduled.timer")["data"]
+    assert len({event["id"] for event in events}) == len(events) == rig.calls("tick")
+    assert events[0]["data"]["cron"] == "* * * * *"
+
+
+def test_bulk_cancellation_ends_what_waits(rig: Rig) -> None:
+    """By app, function, span of time and condition."""
+    runs = {name: rig.server.run_of(rig.server.send("t/cancelled", {"id": name})) for name in ("x", "y")}
+    for run_id in runs.values():
+        until(lambda run_id=run_id: rig.server.ask(f"/api/runs/{run_id}")["steps"], "the run sleeps")
+    now = datetime.now(UTC).isoformat()
+    body = {"app_id": "py", "function_id": "cancelled", "started_before": now, "if": "event.data.id == 'x'"}
+    made = rig.server.ask("/v1/cancellations", body)["data"]
+    assert made["function_id"] == "py-cancelled" and made["kind"] == "BulkRun"
+    assert rig.server.ended(runs["x"])["run"]["status"] == "cancelled"
+    assert rig.server.ask(f"/api/runs/{runs['y']}")["run"]["status"] == "waiting"
+    assert [one["id"] for one in rig.server.ask("/v1/cancellations")["data"]] == [made["id"]]

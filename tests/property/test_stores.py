@@ -86,6 +86,7 @@ async def same_answers(store: Store, model: Store, tables: Tables) -> None:
         ("holders", (), {}),
         ("functions_with_work", (), {}),
         ("set_aside", (10,), {}),
+        ("cancellations", (10,), {}),
         ("due_timers", (1 << 60, 10), {}),
         ("next_due_ms", (0,), {}),
         *(("held_items", (holder.id,), {}) for holder in tables.holders),

@@ -196,7 +196,7 @@ def on_steps_checkpointed(registry: Registry, view: View, checkpointed: StepsChe
     item = view.held_item(checkpoint.item_id, checkpoint.fence)
     run = view.run(checkpoint.run_id)
     if item is None or run is None or item.run_id != run.id:
-        return [Reply(CheckpointReply(accepted=False))]
+        return [Reply(CheckpointReply(accepted=False, ended=run is None))]
     if run.ended_ms is not None:
         return [Reply(CheckpointReply(accepted=False, ended=True))]
     wrong = next((op for op in checkpoint.ops if op.op not in CHECKPOINT_OPS), None)

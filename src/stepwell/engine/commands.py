@@ -12,6 +12,7 @@ import msgspec
 
 from stepwell.engine.model import FairClock, Item, Json, Key, LaneState, Row, Run, RunStatus, StepStatus
 from stepwell.engine.view import View
+from stepwell.protocol.ops import Op
 
 
 class Command(msgspec.Struct, frozen=True):
@@ -275,6 +276,16 @@ class Wake(Effect, frozen=True):
     """A function has ready items that it may not have had before."""
 
     function_id: str
+
+
+class Keep(Effect, frozen=True):
+    """A request that the server is to make for a step: the node keeps it in memory, since it may hold secrets."""
+
+    run_id: str
+    op: Op
+
+    def __repr__(self) -> str:
+        return f"Keep({self.run_id!r}, {self.op.id!r})"
 
 
 class TimerSet(Effect, frozen=True):

@@ -21,6 +21,7 @@ from stepwell.protocol.calls import Answer, CallRequest, Checkpoint, failed
 from stepwell.protocol.ids import ulid
 from stepwell.runtime.bodies import Bodies
 from stepwell.runtime.clock import Clock
+from stepwell.runtime.requests import Requests
 from stepwell.store.base import Reader
 
 CALLS_MAX = 256
@@ -44,8 +45,10 @@ class Dispatcher:
         reader: Reader,
         clock: Clock,
         holder: str,
+        requests: Requests,
         calls_max: int = CALLS_MAX,
     ) -> None:
+        self._requests = requests
         self._submit, self._registry, self._drivers = submit, registry, drivers
         self._bodies, self._reader, self._clock, self._holder, self._calls_max = bodies, reader, clock, holder, calls_max
         self._awake: dict[str, None] = {}
@@ -147,7 +150,11 @@ class Dispatcher:
     async def _call(self, item: Item, run: Run, driver: str) -> None:
         try:
             try:
-                answer = await self._drivers[driver](await self._request(item, run), self._checkpoint)
+                request, make = await self._request(item, run), self._drivers[driver]
+                if self._requests.concerns(item):
+                    answer = await self._requests.call(request, lambda told: make(told, self._checkpoint))
+                else:
+                    answer = await make(request, self._checkpoint)
             except Superseded:
                 return
             except Exception as error:

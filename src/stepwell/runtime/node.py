@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from stepwell.engine.commands import Call, RegistryChanged, Reply, RunEnded, TimerSet, Wake
+from stepwell.engine.commands import Call, Keep, RegistryChanged, Reply, RunEnded, TimerSet, Wake
 from stepwell.engine.inputs import (
     AnyInput,
     AppSynced,
@@ -38,6 +38,7 @@ from stepwell.runtime.bodies import Bodies
 from stepwell.runtime.clock import Clock, SystemClock
 from stepwell.runtime.dispatcher import CALLS_MAX, Dispatcher, MakeCall
 from stepwell.runtime.heart import Beat, Heart, known
+from stepwell.runtime.requests import Perform, Requests
 from stepwell.runtime.timekeeper import Timekeeper
 from stepwell.store.base import Reader, Store
 
@@ -59,8 +60,8 @@ Entry = tuple[AnyInput, "asyncio.Future[Any]"]
 class Node:
     """One node over one store.
 
-    `drivers` maps the names that apps' rows give (`http`, `local`, `process`) to what makes a call. `node_id` names the node for
-    leases; its epoch begins with `start`.
+    `drivers` maps the names that apps' rows give (`http`, `local`, `process`) to what makes a call, `perform` makes the HTTP requests
+    that steps ask the server for. `node_id` names the node for leases; its epoch begins with `start`.
     """
 
     def __init__(
@@ -73,7 +74,9 @@ class Node:
         node_id: str = "node",
         calls_max: int = CALLS_MAX,
         on_run_ended: Callable[[str], None] | None = None,
+        perform: Perform | None = None,
     ) -> None:
+        self._step_requests = Requests(perform)
         self.clock = clock or SystemClock()
         self._store = store
         self._heart = Heart(store, self.clock, settings)
@@ -107,6 +110,7 @@ class Node:
             reader=reader,
             clock=self.clock,
             holder=self.holder,
+            requests=self._step_requests,
             calls_max=self._calls_max,
         )
         self._timekeeper = Timekeeper(reader, self.clock, self._fire)
@@ -310,6 +314,8 @@ class Node:
                         self._dispatcher.send(effect)
                     case Wake():
                         self._dispatcher.wake(effect.function_id)
+                    case Keep():
+                        self._step_requests.keep(effect.run_id, effect.op)
                     case TimerSet():
                         self._timekeeper.set(effect.timer_id, effect.due_ms)
                     case RunEnded():
@@ -330,6 +336,7 @@ class Node:
 
     def _forget(self, run_id: str) -> None:
         self.bodies.forget(run_id)
+        self._step_requests.forget(run_id)
         if self._on_run_ended is not None:
             self._on_run_ended(run_id)
         for waiter in self._ended.pop(run_id, ()):

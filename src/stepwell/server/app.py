@@ -8,15 +8,17 @@ from urllib.parse import urlsplit
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
-from starlette.routing import Mount, Route
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from stepwell.protocol.codec import canonical
 from stepwell.runtime.node import Node
 from stepwell.server.admin_api import AdminApi
 from stepwell.server.auth import Keys
+from stepwell.server.checkpoint_api import CheckpointApi
 from stepwell.server.http import ERRORS, AsgiApp, Receive, Scope, Send, answer, on_error
 from stepwell.server.ingest import Ingest
+from stepwell.server.run_api import RunApi
 from stepwell.server.sdk_api import SdkApi
 
 LOOPBACK_NAMES = frozenset(("localhost", "127.0.0.1", "::1", "[::1]", "0.0.0.0"))
@@ -29,7 +31,9 @@ class Server:
         self.ingest = Ingest(node, keys, kind)
         self.sdk_api = sdk_api or SdkApi(node, keys, kind)
         self._kind, self._keys, self._hosts = kind, keys, hosts | LOOPBACK_NAMES
-        self._rest: AsgiApp = _starlette(self.sdk_api, AdminApi(node, keys, self.ingest))
+        signed = self.sdk_api.signed
+        routes = [*self.sdk_api.routes(), *RunApi(node).routes(signed), *CheckpointApi(node).routes(signed)]
+        self._rest: AsgiApp = _starlette([*routes, *AdminApi(node, keys, self.ingest).routes()])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -67,9 +71,8 @@ class Server:
         return None
 
 
-def _starlette(sdk_api: SdkApi, admin_api: AdminApi) -> AsgiApp:
+def _starlette(routes: list[BaseRoute]) -> AsgiApp:
     ui = resources.files("stepwell.server") / "ui"
-    routes = [*sdk_api.routes(), *admin_api.routes()]
 
     async def index(request: Request) -> Response:
         return FileResponse(str(ui / "index.html"), headers={"cache-control": "no-cache"})

@@ -16,6 +16,7 @@ import msgspec
 import uvicorn
 import watchfiles
 
+from stepwell.drivers.gateway import Gateway
 from stepwell.drivers.http import HttpDriver
 from stepwell.drivers.process import ProcessDriver
 from stepwell.engine.registry import Settings
@@ -105,6 +106,7 @@ async def run_host(options: HostOptions, say: Callable[[str], None] = print, on_
         drivers=drivers,
         settings=Settings(retry_interval_ms=options.retry_interval_ms),
         node_id=socket.gethostname(),
+        perform=Gateway(pool).perform,
     )
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()

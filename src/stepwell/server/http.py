@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from stepwell.errors import Error, NotFound, ProtocolError, RunHasEnded, StoreFull, StoreUnavailable
 from stepwell.protocol.codec import canonical
+from stepwell.protocol.durations import format_date
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -18,6 +19,11 @@ AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 BODY_BYTES_MAX = 64 * 1024 * 1024
 """A request's body: well above the eight events of 1 MiB that SDKs are tested with."""
+
+
+Handler = Callable[[Request], Awaitable[Response]]
+Guard = Callable[[Handler], Handler]
+"""Makes a route ask for a key first."""
 
 
 async def read_body(receive: Receive, bytes_max: int = BODY_BYTES_MAX) -> bytes:
@@ -53,6 +59,11 @@ async def answer(send: Send, status: int, body: bytes, headers: Iterable[tuple[b
 def json_response(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """A value as a JSON answer."""
     return Response(canonical(value), status, headers, "application/json")
+
+
+def enveloped(value: Any, now_ms: int) -> Response:
+    """A value in the envelope of `/v1` (§7)."""
+    return json_response({"data": value, "metadata": {"fetched_at": format_date(now_ms)}})
 
 
 def status_of(error: Exception) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 from starlette.requests import Request
@@ -20,14 +19,12 @@ from stepwell.protocol.ids import is_ulid
 from stepwell.runtime.bodies import event_bodies, told
 from stepwell.runtime.node import Node
 from stepwell.server.auth import Keys
-from stepwell.server.http import json_response
-from stepwell.server.shapes import sdk_event, sdk_run, time_text
+from stepwell.server.http import Handler, enveloped, json_response
+from stepwell.server.shapes import sdk_event, sdk_run
 
 EVENTS_DEFAULT, EVENTS_MAX = 20, 50
 RUNS_OF_EVENT_MAX = 1000
 VERSION = "0.1.0-stepwell"
-
-Handler = Callable[[Request], Awaitable[Response]]
 
 
 class SdkApi:
@@ -38,7 +35,7 @@ class SdkApi:
 
     def routes(self) -> list[BaseRoute]:
         """All of them."""
-        signed = self._signed
+        signed = self.signed
         return [
             Route("/health", self.health),
             Route("/ready", self.health),
@@ -54,7 +51,9 @@ class SdkApi:
             Route("/v1/runs/{run_id}", signed(self.cancel), methods=["DELETE"]),
         ]
 
-    def _signed(self, handler: Handler) -> Handler:
+    def signed(self, handler: Handler) -> Handler:
+        """A route that asks for the signing key first."""
+
         async def checked(request: Request) -> Response:
             if not self._keys.takes_signing_key(request.headers.get("authorization")):
                 raise ProtocolError("the signing key is missing or wrong: send it as Authorization: Bearer …", 401)
@@ -193,7 +192,7 @@ class SdkApi:
         return self._data(sdk_run(run))
 
     def _data(self, value: Any) -> Response:
-        return json_response({"data": value, "metadata": {"fetched_at": time_text(self._node.clock.now_ms())}})
+        return enveloped(value, self._node.clock.now_ms())
 
 
 def whole(text: str | None, name: str, default: int, most: int) -> int:

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import msgspec
 
-from stepwell.engine.model import AppRow, Attempt, EventRow, FunctionRow, Holder, Item, Run, RunStatus, SetAside, Step, Timer
+from stepwell.engine.model import AppRow, Attempt, Cancellation, EventRow, FunctionRow, Holder, Item, Run, RunStatus, SetAside, Step, Timer
 from stepwell.engine.view import Changes, Selection, View
 
 
@@ -124,6 +124,10 @@ class Reader(Protocol):
         received_before_ms: int | None = None,
     ) -> tuple[EventRow, ...]:
         """Events, newest first (by internal id), behind the cursor."""
+        ...
+
+    async def cancellations(self, limit: int) -> tuple[Cancellation, ...]:
+        """Bulk cancellations, newest first."""
         ...
 
     async def set_aside(self, limit: int) -> tuple[SetAside, ...]:

@@ -9,7 +9,21 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 
-from stepwell.engine.model import AppRow, Attempt, EventRow, FunctionRow, Holder, Item, Row, Run, RunStatus, SetAside, Step, Timer
+from stepwell.engine.model import (
+    AppRow,
+    Attempt,
+    Cancellation,
+    EventRow,
+    FunctionRow,
+    Holder,
+    Item,
+    Row,
+    Run,
+    RunStatus,
+    SetAside,
+    Step,
+    Timer,
+)
 from stepwell.engine.selection import Fetch, Fetched, resolve
 from stepwell.engine.tables import SCANS, SPECS, Tables
 from stepwell.engine.view import Changes, Selection, View
@@ -206,6 +220,10 @@ class _Reader:
             and (received_before_ms is None or event.received_ms < received_before_ms)
         ]
         return tuple(found[:limit])
+
+    async def cancellations(self, limit: int) -> tuple[Cancellation, ...]:
+        """Bulk cancellations, newest first."""
+        return tuple(sorted(self._tables.cancellations, key=lambda one: one.id, reverse=True)[:limit])
 
     async def set_aside(self, limit: int) -> tuple[SetAside, ...]:
         """Inputs that raised, newest first."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from stepwell.engine.model import Attempt, EventRow, Holder, Item, Run, RunStatus, SetAside, Step, Timer
+from stepwell.engine.model import Attempt, Cancellation, EventRow, Holder, Item, Run, RunStatus, SetAside, Step, Timer
 from stepwell.errors import StoreUnavailable
 from stepwell.store.base import Catalogue, RunPage
 from stepwell.store.statements import CODECS, load_statements
@@ -160,6 +160,10 @@ class SqliteReader:
         return await self._rows(
             "events", "events", limit=limit, cursor=cursor, name=name, after_ms=received_after_ms, before_ms=received_before_ms
         )
+
+    async def cancellations(self, limit: int) -> tuple[Cancellation, ...]:
+        """Bulk cancellations, newest first."""
+        return await self._rows("cancellations", "cancellations", limit=limit)
 
     async def set_aside(self, limit: int) -> tuple[SetAside, ...]:
         """Inputs that raised, newest first."""

@@ -91,5 +91,88 @@ async def picky(ctx: inngest.Context) -> float:
     return 1.0
 
 
+@client.create_function(fn_id="waits", trigger=inngest.TriggerEvent(event="t/waits"), retries=0)
+async def waits(ctx: inngest.Context) -> list[object]:
+    found = await ctx.step.wait_for_event(
+        "answer", event="t/answer", if_exp="event.data.id == async.data.id && async.data.ok", timeout=datetime.timedelta(minutes=5)
+    )
+    none = await ctx.step.wait_for_event("never", event="t/never", timeout=datetime.timedelta(seconds=1))
+    return [found.data if found else None, found.name if found else None, none]
+
+
+@client.create_function(fn_id="both", trigger=inngest.TriggerEvent(event="t/both"), retries=0)
+async def both(ctx: inngest.Context) -> list[object]:
+    found, sent = await ctx.group.parallel(
+        (
+            lambda: ctx.step.wait_for_event("answer", event="t/self", timeout=datetime.timedelta(minutes=5)),
+            lambda: ctx.step.send_event("send", inngest.Event(name="t/self", data={"n": 1})),
+        ),
+    )
+    return [found.data if found else None, len(sent)]
+
+
+@client.create_function(fn_id="child", trigger=inngest.TriggerEvent(event="t/child"), retries=0)
+async def child(ctx: inngest.Context) -> object:
+    note("child")
+    if ctx.event.data.get("fail"):
+        raise inngest.NonRetriableError("the child failed")
+    await ctx.step.sleep("nap", datetime.timedelta(seconds=ctx.event.data.get("nap", 0)))
+    return {"got": ctx.event.data.get("x")}
+
+
+@client.create_function(fn_id="invokes", trigger=inngest.TriggerEvent(event="t/invokes"), retries=0)
+async def invokes(ctx: inngest.Context) -> list[object]:
+    good = await ctx.step.invoke("good", function=child, data={"x": [1, 2]})
+    errors = []
+    for step_id, call in {
+        "bad": lambda: ctx.step.invoke("bad", function=child, data={"fail": True}),
+        "slow": lambda: ctx.step.invoke("slow", function=child, data={"nap": 60}, timeout=datetime.timedelta(seconds=1)),
+        "nobody": lambda: ctx.step.invoke_by_id("nobody", app_id="py", function_id="nobody"),
+    }.items():
+        try:
+            await call()
+        except inngest.StepError as error:
+            errors.append([step_id, error.name, error.message])
+    return [good, errors]
+
+
+@client.create_function(
+    fn_id="cancelled",
+    trigger=inngest.TriggerEvent(event="t/cancelled"),
+    cancel=[inngest.Cancel(event="t/stop", if_exp="event.data.id == async.data.id")],
+)
+async def cancelled(ctx: inngest.Context) -> str:
+    await ctx.step.sleep("long", datetime.timedelta(minutes=5))
+    return "went on"
+
+
+@client.create_function(
+    fn_id="limited", trigger=inngest.TriggerEvent(event="t/limited"), timeouts=inngest.Timeouts(finish=datetime.timedelta(seconds=1))
+)
+async def limited(ctx: inngest.Context) -> str:
+    await ctx.step.sleep("long", datetime.timedelta(minutes=5))
+    return "went on"
+
+
+@client.create_function(fn_id="races", trigger=inngest.TriggerEvent(event="t/races"), retries=0)
+async def races(ctx: inngest.Context) -> list[object]:
+    async def slow() -> str:
+        await ctx.step.sleep("slow", datetime.timedelta(minutes=5))
+        return "slow"
+
+    done = await ctx.group.parallel(
+        (lambda: ctx.step.run("quick", one, "quick"), lambda: ctx.step.run("other", one, "other")),
+        parallel_mode=inngest.ParallelMode.RACE,
+    )
+    return list(done)
+
+
+@client.create_function(fn_id="ticks", trigger=inngest.TriggerCron(cron="* * * * *"), retries=0)
+async def ticks(ctx: inngest.Context) -> str:
+    note("tick")
+    return str(ctx.event.data["cron"])
+
+
 app = fastapi.FastAPI()
-inngest.fast_api.serve(app, client, [whole, caught, failing, final, told, picky])
+functions = [whole, caught, failing, final, told, picky, waits, both, child, invokes, cancelled, limited, races, ticks]
+inngest.fast_api.serve(app, client, functions)

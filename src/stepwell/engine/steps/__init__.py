@@ -7,6 +7,7 @@ from collections.abc import Callable
 from stepwell.engine.advance import Advance, error_json
 from stepwell.engine.model import Item
 from stepwell.engine.steps.discovery import on_discovery_request
+from stepwell.engine.steps.gateway import on_gateway
 from stepwell.engine.steps.invoke import on_invoke
 from stepwell.engine.steps.run_complete import on_run_complete
 from stepwell.engine.steps.sleep import on_sleep
@@ -31,6 +32,8 @@ ADVANCES: dict[str, OnOp] = {
     "WaitForEvent": on_wait_for_event,
     "WaitForSignal": on_wait_for_signal,
     "InvokeFunction": on_invoke,
+    "Gateway": on_gateway,
+    "AIGateway": on_gateway,
     "RunComplete": on_run_complete,
     "DiscoveryRequest": on_discovery_request,
 }

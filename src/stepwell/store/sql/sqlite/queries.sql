@@ -124,6 +124,8 @@ SELECT id, due_ms, kind, run_id, ref, after, item
 FROM timers
 WHERE (id >= 'item/' || :run_id || '-' AND id < 'item/' || :run_id || '.')
    OR (id >= 'sleep/' || :run_id || '/' AND id < 'sleep/' || :run_id || '0')
+   OR (id >= 'wait/' || :run_id || '/' AND id < 'wait/' || :run_id || '0')
+   OR (id >= 'limit/' || :run_id || '/' AND id < 'limit/' || :run_id || '0')
 ORDER BY id;
 
 -- name: events_by_id
@@ -140,6 +142,13 @@ WHERE id < coalesce(:cursor, 'a')
   AND (:name IS NULL OR name = :name)
   AND (:after_ms IS NULL OR received_ms > :after_ms)
   AND (:before_ms IS NULL OR received_ms < :before_ms)
+ORDER BY id DESC
+LIMIT :limit;
+
+-- name: cancellations
+-- Bulk cancellations, newest first.
+SELECT id, app_name, function_id, after_ms, before_ms, "where", created_ms
+FROM cancellations
 ORDER BY id DESC
 LIMIT :limit;
 
