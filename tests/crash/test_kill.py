@@ -25,9 +25,9 @@ SEED = int(os.environ.get("STEPWELL_SEED", "1"))
 class Senders:
     """Threads that send events until the server is gone, and know which were acknowledged."""
 
-    def __init__(self, server: Server, kill_after: int) -> None:
+    def __init__(self, server: Server, event: str, kill_after: int) -> None:
         self.acknowledged: list[str] = []
-        self._server, self._kill_after = server, kill_after
+        self._server, self._event, self._kill_after = server, event, kill_after
         self._enough = threading.Event()
 
     def run(self) -> list[str]:
@@ -44,7 +44,7 @@ class Senders:
     def _send(self) -> None:
         while True:
             try:
-                self.acknowledged.append(self._server.send("count/steps", {"n": len(self.acknowledged)}))
+                self.acknowledged.append(self._server.send(self._event, {"n": len(self.acknowledged)}))
             except (OSError, http.client.HTTPException):
                 self._enough.set()
                 return
@@ -52,7 +52,10 @@ class Senders:
                 self._enough.set()
 
 
-def test_killed_at_random_moments(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "event, output, rounds", [("count/steps", "[0,1,2,3,4]", ROUNDS), ("count/mixed", "[0,1,2,4,null]", max(3, ROUNDS // 4))]
+)
+def test_killed_at_random_moments(event: str, output: str, rounds: int, tmp_path: Path) -> None:
     """Every acknowledged event's run ends once, no result is recorded twice, and a step is called again only where its call was lost."""
     chance = random.Random(SEED)
     calls_file = tmp_path / "calls"
@@ -67,11 +70,11 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
     )
     acknowledged: list[str] = []
     with running(app):
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             server = Server(tmp_path, *options)
             with running(server):
                 server.synced("count-steps")
-                acknowledged += Senders(server, chance.randint(1, 40)).run()
+                acknowledged += Senders(server, event, chance.randint(1, 40)).run()
         with running(Server(tmp_path, *options)) as server:
             server.synced("count-steps")
             run_ids = [server.run_of(event_id) for event_id in acknowledged]
@@ -79,10 +82,10 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
                 server.ended(run_id, 120)
             assert server.ask("/api/set-aside")["set_aside"] == []
             assert server.stop() == 0
-    judge(tmp_path / "test.db", run_ids, calls_file)
+    judge(tmp_path / "test.db", run_ids, output, calls_file)
 
 
-def judge(database: Path, run_ids: list[str], calls_file: Path) -> None:
+def judge(database: Path, run_ids: list[str], output: str, calls_file: Path) -> None:
     """Look into the file itself, and at what the app saw."""
     connection = sqlite3.connect(database)
     assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
@@ -90,11 +93,17 @@ def judge(database: Path, run_ids: list[str], calls_file: Path) -> None:
     lost = Counter(run_id for (run_id,) in connection.execute("SELECT run_id FROM attempts WHERE kind = 'lost'"))
     worn_out = {run_id for (run_id,) in connection.execute("SELECT id FROM runs WHERE output LIKE '%WorkerDied%'")}
     outputs = dict(connection.execute("SELECT id, output FROM runs"))
+    ticks = connection.execute("SELECT events.key FROM runs JOIN events ON events.id = runs.first_event_id WHERE cause = 'cron'").fetchall()
+    left = connection.execute(
+        "SELECT (SELECT count(*) FROM waits) + (SELECT count(*) FROM names) + (SELECT count(*) FROM items)"
+    ).fetchone()
     connection.close()
+    assert len(set(ticks)) == len(ticks), "a tick was fired twice"
+    assert left == (0,), "something waits for a run that has ended"
     assert len(set(run_ids)) == len(run_ids), "two events have one run"
     for run_id in run_ids:
         if run_id not in worn_out:
-            assert (runs[run_id], outputs[run_id]) == ("completed", "[0,1,2,3,4]"), run_id
+            assert (runs[run_id], outputs[run_id]) == ("completed", output), run_id
     called = Counter(calls_file.read_text().splitlines())
     for line, count in called.items():
         run_id = line.split()[0]
