@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev check test long bench clean
+.PHONY: help demo dev check test long compat bench clean
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/'
@@ -32,6 +32,14 @@ $(VENV)/.demo: requirements/demo.txt $(VENV)/.run
 	$(PIP) --require-hashes -r requirements/demo.txt
 	@touch $@
 
+# The SDK of a year ago, in a folder that one rig of the compatibility suite puts in front.
+$(VENV)/inngest-0.5.0/.done: requirements/compat-python-old.txt $(VENV)/.test
+	rm -rf $(@D)
+	$(PIP) --require-hashes --no-deps --target $(@D) -r requirements/compat-python-old.txt
+	@touch $@
+
+COMPAT := $(VENV)/inngest-0.5.0/.done
+
 demo: $(VENV)/.demo ## The report job on real input, killed in mid-run
 	$(BIN)/python examples/report/demo.py
 
@@ -44,7 +52,7 @@ check: $(VENV)/.test ## Format, lint, types and import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: check chromium ## All tests: what CI runs
+test: check chromium $(COMPAT) ## All tests: what CI runs
 	$(BIN)/pytest -m "not long"
 
 .PHONY: chromium
@@ -53,8 +61,13 @@ chromium:
 		if [ "$$(id -u)" = 0 ]; then apt-get update -qq && apt-get install -y -qq chromium >/dev/null; \
 		else echo "Chromium is missing, and the page's tests need it: apt-get install chromium"; exit 1; fi; }
 
-long: check chromium ## The tests with large counts: seeds and kill rounds
-	STEPWELL_SEEDS=2000 STEPWELL_KILL_ROUNDS=200 $(BIN)/pytest
+long: check chromium $(COMPAT) ## The tests with large counts: seeds, kill rounds, every SDK
+	STEPWELL_SEEDS=2000 STEPWELL_KILL_ROUNDS=200 STEPWELL_COMPAT=all $(BIN)/pytest
+
+compat: $(COMPAT) ## Every SDK with every case; writes docs/compatibility.md
+	rm -f $(VENV)/compat.jsonl
+	-STEPWELL_COMPAT=all STEPWELL_COMPAT_RESULTS=$(VENV)/compat.jsonl $(BIN)/pytest tests/compat
+	$(BIN)/python -m tests.compat.table $(VENV)/compat.jsonl
 
 bench: $(VENV)/.test ## Measure, and print a table
 	$(BIN)/python -m bench

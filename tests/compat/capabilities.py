@@ -1,0 +1,96 @@
+"""What the table's rows are, and what each SDK does not have.
+
+A capability has an id that cases name, a title for people, and the section of the protocol's description that it comes from. The table
+also tells where this server differs from the reference server by choice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+
+
+@dataclass(frozen=True)
+class Capability:
+    """A row of the table."""
+
+    id: str
+    title: str
+    section: str
+
+
+CAPABILITIES = (
+    Capability("sync", "Registration, out of band", "3.1"),
+    Capability("sync-config", "Every function setting is accepted", "3.4"),
+    Capability("sync-change", "A changed set of functions replaces the old one", "3.1"),
+    Capability("signed", "Signed calls and answers, keys asked for", "1.4"),
+    Capability("fallback-key", "A signing key is rotated with the fallback key", "1.4"),
+    Capability("run", "`step.run`: once each, results kept", "5.1"),
+    Capability("values", "Values come back as they were", "4.3"),
+    Capability("repeated", "The same step id several times", "4.2"),
+    Capability("stepless", "A function without steps", "4.4"),
+    Capability("sleep", "`step.sleep`, `step.sleep_until`", "5.2"),
+    Capability("send", "`step.send_event`, one and many", "5.1"),
+    Capability("parallel", "Parallel steps, joined", "4.6"),
+    Capability("race", "Parallel steps, the first of which goes on", "4.6"),
+    Capability("wait", "`step.wait_for_event`, with condition and timeout", "5.3"),
+    Capability("invoke", "`step.invoke`: results, errors, timeouts", "5.4"),
+    Capability("infer", "`step.ai.infer`", "5.6"),
+    Capability("step-retry", "A failing step is tried again, its last error can be caught", "4.7"),
+    Capability("function-retry", "A failing function is tried again, its error is kept word for word", "4.7"),
+    Capability("final", "Errors that are not tried again", "4.7"),
+    Capability("retry-after", "Errors that say when to try again", "4.8"),
+    Capability("on-failure", "Failure handlers", "3.5"),
+    Capability("trigger", "Event triggers: names, wildcards, conditions, several", "2.5"),
+    Capability("cron", "Cron triggers", "3.4"),
+    Capability("delayed", "Events with a time in the future", "2.1"),
+    Capability("event-id", "Event ids and seeds: sent twice, run once", "2.3"),
+    Capability("event-refused", "Events that are refused", "2.1"),
+    Capability("system-events", "`inngest/function.finished`, `.failed`, `.cancelled`, `.invoked`", "6"),
+    Capability("cancel", "Cancellation by event, by API, in bulk", "11.3"),
+    Capability("timeouts", "`timeouts.start`, `timeouts.finish`", "11.3"),
+    Capability("large", "State beyond 4 MiB is fetched; what is too large fails", "4.10"),
+    Capability("lost", "An app that dies in a call is called again", "4.7"),
+)
+
+FEW = frozenset({"sync", "run", "sleep", "send", "parallel", "step-retry", "final", "on-failure", "wait", "signed"})
+"""What `make test` runs with rigs that have a neighbour which runs everything."""
+
+PYTHON_LACKS = MappingProxyType(
+    {
+        "signals": "the SDK has no signals",
+        "fetch": "the SDK has no `step.fetch`",
+        "match": "the SDK takes conditions as expressions only",
+        "checkpoint": "the SDK does not checkpoint",
+        "defer": "the SDK has no deferred functions",
+        "endpoint": "the SDK has no durable endpoints",
+    }
+)
+"""Of every version of the Python SDK."""
+
+PYTHON_OLD_LACKS = MappingProxyType(
+    {
+        **PYTHON_LACKS,
+        "race": "this version has no `parallel_mode`",
+        "timeouts": "this version has no `timeouts`",
+    }
+)
+"""Of the version of a year earlier."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Something that the reference server does otherwise, and why this server does not."""
+
+    subject: str
+    reference: str
+    here: str
+
+
+DIFFERENCES = (
+    Difference(
+        "An invoked function that is cancelled",
+        "The step's result is the system event that tells of the end, as if it were data.",
+        "The step fails with an error that says that the invoked function was cancelled.",
+    ),
+)
