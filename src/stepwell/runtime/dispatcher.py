@@ -148,11 +148,12 @@ class Dispatcher:
         return self._registry().functions[item.function_id].driver
 
     async def _call(self, item: Item, run: Run, driver: str) -> None:
+        on_commit: Callable[[], None] | None = None
         try:
             try:
                 request, make = await self._request(item, run), self._drivers[driver]
                 if self._requests.concerns(item):
-                    answer = await self._requests.call(request, lambda told: make(told, self._checkpoint))
+                    answer, on_commit = await self._requests.call(request, lambda told: make(told, self._checkpoint))
                 else:
                     answer = await make(request, self._checkpoint)
             except Superseded:
@@ -161,6 +162,8 @@ class Dispatcher:
                 # A driver's own failure counts as a failed attempt: visible on the run, and tried again.
                 answer = failed(type(error).__name__, str(error), traceback.format_exc())
             await self._submit(CallAnswered(run.id, item.id, item.fence, answer, driver))
+            if on_commit is not None:
+                on_commit()
         finally:
             if self._in_hand.get(item.id) == item.fence:
                 del self._in_hand[item.id]

@@ -38,6 +38,7 @@ from stepwell.runtime.bodies import Bodies
 from stepwell.runtime.clock import Clock, SystemClock
 from stepwell.runtime.dispatcher import CALLS_MAX, Dispatcher, MakeCall
 from stepwell.runtime.heart import Beat, Heart, known
+from stepwell.runtime.realtime import Realtime
 from stepwell.runtime.requests import Perform, Requests
 from stepwell.runtime.timekeeper import Timekeeper
 from stepwell.store.base import Reader, Store
@@ -76,10 +77,11 @@ class Node:
         on_run_ended: Callable[[str], None] | None = None,
         perform: Perform | None = None,
     ) -> None:
-        self._step_requests = Requests(perform)
         self.clock = clock or SystemClock()
         self._store = store
         self._heart = Heart(store, self.clock, settings)
+        self.realtime = Realtime(self.clock, self.new_id, lambda: self._heart.registry)
+        self._step_requests = Requests(perform, self.realtime)
         self._drivers: dict[str, MakeCall] = dict(drivers or {})
         self._on_run_ended = on_run_ended
         self._node_id = node_id
@@ -299,6 +301,7 @@ class Node:
         changes = beat.changes
         if changes is not None:
             self.bodies.note(changes)
+            self.realtime.tell(changes)
             if self._watchers:
                 self._tell(changes)
         reload = False

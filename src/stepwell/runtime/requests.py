@@ -5,21 +5,25 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 import msgspec
+from msgspec import Raw
 
 from stepwell.engine.model import Item
 from stepwell.engine.steps.gateway import GATEWAY_JOB
+from stepwell.errors import ProtocolError
 from stepwell.protocol.calls import Answer, CallRequest, Failed, Ops, failed
-from stepwell.protocol.ops import Op
+from stepwell.protocol.ops import Op, opts_of
+from stepwell.protocol.realtime import MESSAGE_BYTES_MAX, checked_name
+from stepwell.runtime.realtime import Realtime
 
 Perform = Callable[[Op], Awaitable[Answer]]
 CallApp = Callable[[CallRequest], Awaitable[Answer]]
 
 
 class Requests:
-    """The requests of live runs. `perform` makes one; without it none can be made here."""
+    """The requests of live runs. `perform` makes one; without it none can be made here. Results are published by `realtime`."""
 
-    def __init__(self, perform: Perform | None) -> None:
-        self._perform = perform
+    def __init__(self, perform: Perform | None, realtime: Realtime) -> None:
+        self._perform, self._realtime = perform, realtime
         self._kept: dict[str, dict[str, Op]] = {}
 
     @staticmethod
@@ -35,17 +39,40 @@ class Requests:
         """The run has ended."""
         self._kept.pop(run_id, None)
 
-    async def call(self, request: CallRequest, call_app: CallApp) -> Answer:
-        """Make the item's request. One that this process was not told, since it was started later, the app is asked for once more."""
+    async def call(self, request: CallRequest, call_app: CallApp) -> tuple[Answer, Callable[[], None]]:
+        """Make the item's request: its answer, and what to do once that is committed.
+
+        One that this process was not told, since it was started later, the app is asked for once more.
+        """
         op = self._kept.get(request.run_id, {}).get(request.step_id)
         if op is None:
             answer = await call_app(msgspec.structs.replace(request, step_id="step", disable_immediate_execution=True))
             if not isinstance(answer, Ops):
-                return answer if isinstance(answer, Failed) else failed("RequestLost", "The app does not ask for the request any more.")
+                lost = failed("RequestLost", "The app does not ask for the request any more.")
+                return answer if isinstance(answer, Failed) else lost, _nothing
             op = next((one for one in answer.ops if one.id == request.step_id and one.op in ("Gateway", "AIGateway")), None)
             if op is None:
-                return failed("RequestLost", f"The app does not ask for the request of step {request.step_id} any more.")
+                return failed("RequestLost", f"The app does not ask for the request of step {request.step_id} any more."), _nothing
             self.keep(request.run_id, op)
         if self._perform is None:
-            return failed("NoGateway", "This engine makes no HTTP requests for steps: run the app under a server.", retriable=False)
-        return await self._perform(op)
+            message = "This engine makes no HTTP requests for steps: run the app under a server."
+            return failed("NoGateway", message, retriable=False), _nothing
+        answer = await self._perform(op)
+        return answer, lambda: self._publish(request.run_id, op, answer)
+
+    def _publish(self, run_id: str, op: Op, answer: Answer) -> None:
+        """Send a step's result to the topic that the op names, if it names one."""
+        wanted = opts_of(op).get("publish")
+        result = answer.ops[0] if isinstance(answer, Ops) else None
+        if not isinstance(wanted, dict) or result is None or result.op != "StepRun" or result.data is None:
+            return
+        try:
+            channel, topic = checked_name(wanted.get("channel"), "channel"), checked_name(wanted.get("topic"), "topic", publishes=True)
+        except ProtocolError:
+            return  # `Gateway.perform` has refused the op for it
+        if len(result.data) <= MESSAGE_BYTES_MAX:
+            self._realtime.publish(channel, (topic,), Raw(result.data), run_id=run_id)
+
+
+def _nothing() -> None:
+    pass

@@ -18,8 +18,15 @@ from stepwell.server.auth import Keys
 from stepwell.server.checkpoint_api import CheckpointApi
 from stepwell.server.http import ERRORS, AsgiApp, Receive, Scope, Send, answer, on_error
 from stepwell.server.ingest import Ingest
+from stepwell.server.realtime_api import RealtimeApi
+from stepwell.server.realtime_tokens import Tokens
 from stepwell.server.run_api import RunApi
 from stepwell.server.sdk_api import SdkApi
+
+ANY_ORIGIN = (b"access-control-allow-origin", b"*")
+"""What SDKs call is called from browsers too, and from pages of any origin: it asks for a key or a token, never for a cookie."""
+PREFLIGHT_S = 24 * 3600
+"""How long a browser may remember what it may ask."""
 
 LOOPBACK_NAMES = frozenset(("localhost", "127.0.0.1", "::1", "[::1]", "0.0.0.0"))
 
@@ -31,8 +38,10 @@ class Server:
         self.ingest = Ingest(node, keys, kind)
         self.sdk_api = sdk_api or SdkApi(node, keys, kind)
         self._kind, self._keys, self._hosts = kind, keys, hosts | LOOPBACK_NAMES
+        self.tokens = Tokens(node.clock, keys.signing_key)
         signed = self.sdk_api.signed
         routes = [*self.sdk_api.routes(), *RunApi(node).routes(signed), *CheckpointApi(node).routes(signed)]
+        routes += RealtimeApi(node, keys, self.tokens).routes(signed)
         self._rest: AsgiApp = _starlette([*routes, *AdminApi(node, keys, self.ingest).routes()])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -40,25 +49,32 @@ class Server:
         if scope["type"] == "lifespan":
             await _lifespan(receive, send)
             return
+        if scope["type"] == "websocket":
+            await self._rest(scope, receive, send)
+            return
         path = scope["path"]
         if path.startswith("/e/") and scope["method"] == "POST":
             await self.ingest(scope, receive, send)
             return
+        if scope["method"] == "OPTIONS" and not is_of_page(path):
+            await send({"type": "http.response.start", "status": 204, "headers": preflight(scope)})
+            await send({"type": "http.response.body"})
+            return
         if (refusal := self._refusal(scope, path)) is not None:
             await answer(send, 403, canonical({"error": refusal, "status": 403}))
             return
-        kind = (b"x-inngest-server-kind", self._kind.encode())
+        more = [(b"x-inngest-server-kind", self._kind.encode()), *(() if is_of_page(path) else (ANY_ORIGIN,))]
 
-        async def with_kind(message: dict[str, object]) -> None:
+        async def with_more(message: dict[str, object]) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), kind]  # type: ignore[misc]
+                message["headers"] = [*message.get("headers", ()), *more]  # type: ignore[misc]
             await send(message)
 
-        await self._rest(scope, receive, with_kind)  # type: ignore[arg-type]
+        await self._rest(scope, receive, with_more)  # type: ignore[arg-type]
 
     def _refusal(self, scope: Scope, path: str) -> str | None:
         """Why the page or `/api` does not answer this request: a page elsewhere must not act through somebody's browser."""
-        if not (path == "/" or path.startswith(("/api", "/ui"))):
+        if not is_of_page(path):
             return None
         headers = dict(scope["headers"])
         host = headers.get(b"host", b"").decode("latin-1")
@@ -69,6 +85,23 @@ class Server:
         if origin and origin != "null" and urlsplit(origin).netloc != host:
             return f"requests from pages of {origin} are refused"
         return None
+
+
+def is_of_page(path: str) -> bool:
+    """Whether a path is the page's: its requests come from its own origin alone."""
+    return path == "/" or path.startswith(("/api", "/ui"))
+
+
+def preflight(scope: Scope) -> list[tuple[bytes, bytes]]:
+    """What a browser is told that asks whether a page of another origin may make a request (CORS)."""
+    asked = dict(scope["headers"])
+    return [
+        ANY_ORIGIN,
+        (b"access-control-allow-methods", b"GET, POST, PUT, PATCH, DELETE, OPTIONS"),
+        (b"access-control-allow-headers", asked.get(b"access-control-request-headers", b"*")),
+        (b"access-control-max-age", b"%d" % PREFLIGHT_S),
+        (b"vary", b"access-control-request-headers"),
+    ]
 
 
 def _starlette(routes: list[BaseRoute]) -> AsgiApp:

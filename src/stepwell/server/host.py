@@ -120,7 +120,11 @@ async def run_host(options: HostOptions, say: Callable[[str], None] = print, on_
     hosts = frozenset() if options.host in ("127.0.0.1", "::1", "localhost") else frozenset((options.host,))
     sdk_api = SdkApi(node, options.keys, options.kind, urls=options.urls, discovers=options.discover)
     server = Server(node, options.keys, options.kind, sdk_api=sdk_api, hosts=hosts)
-    http = _Uvicorn(uvicorn.Config(server, lifespan="off", log_level="warning", access_log=False, timeout_graceful_shutdown=3))
+    http = _Uvicorn(
+        uvicorn.Config(
+            server, lifespan="off", log_level="warning", access_log=False, timeout_graceful_shutdown=3, ws_per_message_deflate=False
+        )
+    )
     serving = asyncio.create_task(http.serve(sockets=[listener]))
     discovery = Discovery(node, sdk_api, pool, kind=options.kind, signing_key=options.keys.signing_key, say=say)
     watching = [asyncio.create_task(discovery.watch(options.urls, poll_s=options.poll_s, discover=options.discover))]
@@ -148,6 +152,7 @@ async def run_host(options: HostOptions, say: Callable[[str], None] = print, on_
             await children.stop(options.drain_s)
         if not await node.drain(options.drain_s):
             say(f"{node.calls_out} calls did not come back within {options.drain_s:g} s; they are made again at the next start")
+        node.realtime.hub.close("the server stops: connect again in a moment")
         http.should_exit = True
         await asyncio.gather(serving, *watching, return_exceptions=True)
         await node.stop()
