@@ -304,7 +304,9 @@ class Node:
             self.realtime.tell(changes)
             if self._watchers:
                 self._tell(changes)
-        reload = False
+        if any(isinstance(effect, RegistryChanged) for decided in beat.decided for effect in decided.effects):
+            # Before anybody is answered: who has heard of a sync finds its functions, whatever is asked next.
+            await self._heart.reload()
         for (input, future), decided in zip(group, beat.decided, strict=False):
             reply = None
             if isinstance(input, TimerDue):
@@ -323,8 +325,6 @@ class Node:
                         self._timekeeper.set(effect.timer_id, effect.due_ms)
                     case RunEnded():
                         self._forget(effect.run_id)
-                    case RegistryChanged():
-                        reload = True
             if decided.error is not None and isinstance(input, TimerDue | Claim):
                 await self._set_aside(input, decided.error)
             if not future.done():
@@ -334,8 +334,6 @@ class Node:
                     future.set_exception(decided.error)
                     if isinstance(input, TimerDue | Claim):
                         future.exception()  # nobody else is told: the row set aside tells it
-        if reload:
-            await self._heart.reload()
 
     def _forget(self, run_id: str) -> None:
         self.bodies.forget(run_id)
