@@ -35,6 +35,7 @@ CAPABILITIES = (
     Capability("race", "Parallel steps, the first of which goes on", "4.6"),
     Capability("wait", "`step.wait_for_event`, with condition and timeout", "5.3"),
     Capability("invoke", "`step.invoke`: results, errors, timeouts", "5.4"),
+    Capability("invoke-app", "`step.invoke` of another app's function", "5.4"),
     Capability("infer", "`step.ai.infer`", "5.6"),
     Capability("step-retry", "A failing step is tried again, its last error can be caught", "4.7"),
     Capability("function-retry", "A failing function is tried again, its error is kept word for word", "4.7"),
@@ -49,12 +50,17 @@ CAPABILITIES = (
     Capability("system-events", "`inngest/function.finished`, `.failed`, `.cancelled`, `.invoked`", "6"),
     Capability("cancel", "Cancellation by event, by API, in bulk", "11.3"),
     Capability("timeouts", "`timeouts.start`, `timeouts.finish`", "11.3"),
+    Capability("rerun", "A run is run again", "11.3"),
+    Capability("streaming", "Answers as a stream that keeps the connection alive", "4.9"),
     Capability("large", "State beyond 4 MiB is fetched; what is too large fails", "4.10"),
     Capability("lost", "An app that dies in a call is called again", "4.7"),
 )
 
 FEW = frozenset({"sync", "run", "sleep", "send", "parallel", "step-retry", "final", "on-failure", "wait", "signed"})
 """What `make test` runs with rigs that have a neighbour which runs everything."""
+
+DEV_LACKS = MappingProxyType({"signed": "this column is of development mode", "fallback-key": "this column is of development mode"})
+"""Of a rig without keys."""
 
 PYTHON_LACKS = MappingProxyType(
     {
@@ -76,6 +82,8 @@ PYTHON_OLD_LACKS = MappingProxyType(
     }
 )
 """Of the version of a year earlier."""
+
+NO_STREAMING = MappingProxyType({"streaming": "the SDK does not stream with this framework"})
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+TICK = "tick "
+
 
 class NoteBook:
     """`POST /note` with a text is answered by `{"count": …}`: how often this text came so far.
@@ -48,8 +50,12 @@ class NoteBook:
         return self.texts().count(text)
 
     def counts(self) -> dict[str, int]:
-        """How often each text came."""
-        return dict(Counter(self.texts()))
+        """How often each text came, but for those of cron ticks, which come by themselves."""
+        return {text: count for text, count in Counter(self.texts()).items() if not text.startswith(TICK)}
+
+    def ticks(self) -> dict[str, int]:
+        """How often each tick came, by its event's id."""
+        return {text.removeprefix(TICK): count for text, count in Counter(self.texts()).items() if text.startswith(TICK)}
 
     def clear(self) -> None:
         """Forget everything: a case counts what it caused."""

@@ -5,13 +5,15 @@ A `Spec` says how to start one; `Rig` is one that runs, with what the cases ask 
 
 from __future__ import annotations
 
+import contextlib
 import urllib.error
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from stepwell.protocol.signatures import bearer_hash
+from tests.compat.capabilities import DEV_LACKS
 from tests.compat.notes import NoteBook
 from tests.compat.recorder import Call, Recorder
 from tests.support.processes import Process, Server, ask, free_port, until
@@ -47,9 +49,13 @@ class Spec:
     ways: Ways = "joined"
     kind: Literal["dev", "cloud"] = "dev"
 
+    def reason(self, capability: str) -> str | None:
+        """Why the rig does not have a capability, if it does not."""
+        return self.lacks.get(capability) or (DEV_LACKS.get(capability) if self.kind == "dev" else None)
+
     def runs(self, capability: str, *, everything: bool) -> bool:
         """Whether the cases of a capability are run with this rig."""
-        if capability in self.lacks:
+        if self.reason(capability) is not None:
             return False
         return everything or (self.share == "all" if isinstance(self.share, str) else capability in self.share)
 
@@ -137,10 +143,7 @@ class Rig:
             options = ("-u", self.app_url, "--retry-interval", "0.2", *options)
             self.server = KeyedServer(directory, *options) if spec.kind == "cloud" else Server(directory, "--no-poll", *options)
             self._processes.append(self.server)
-            told = {"SERVER_URL": self.server.url, "NOTES_URL": self.notes.url, "APP_ID": spec.name, "PORT": str(port)}
-            keys = {"INNGEST_SIGNING_KEY": SIGNING_KEY, "INNGEST_EVENT_KEY": EVENT_KEY, "INNGEST_DEV": "0"}
-            mode = keys if spec.kind == "cloud" else {"INNGEST_DEV": "1"}
-            self.app = Process([*spec.command(port)], directory / "app.log", env={**told, **mode, **spec.env, **(env or {})}, cwd=spec.cwd)
+            self.app = self.serve(port, directory / "app.log", env or {})
             self._processes.append(self.app)
             until(self._synced, f"the app {spec.name} is synced", START_S)
         except BaseException as error:
@@ -151,6 +154,31 @@ class Rig:
     def _synced(self) -> bool:
         assert self.app.popen.poll() is None, f"the app ended: {self.app.text()}"
         return self.slug("whole") in self.functions()
+
+    def serve(self, port: int, log: Path, env: Mapping[str, str]) -> Process:
+        """Start an app of this kind for the server."""
+        told = {"SERVER_URL": self.server.url, "NOTES_URL": self.notes.url, "APP_ID": self.app_id, "PORT": str(port)}
+        keys = {"INNGEST_SIGNING_KEY": SIGNING_KEY, "INNGEST_EVENT_KEY": EVENT_KEY, "INNGEST_DEV": "0"}
+        mode = keys if self.spec.kind == "cloud" else {"INNGEST_DEV": "1"}
+        return Process([*self.spec.command(port)], log, env={**told, **mode, **self.spec.env, **env}, cwd=self.spec.cwd)
+
+    @contextlib.contextmanager
+    def other_app(self, directory: Path, app_id: str, only: str) -> Iterator[None]:
+        """Another app of this kind, with some of the functions, at a port of its own; synced when it is there."""
+        port = free_port()
+        app = self.serve(port, directory / f"app-{port}.log", {"APP_ID": app_id, "ONLY": only})
+
+        def synced() -> bool:
+            with contextlib.suppress(urllib.error.URLError, OSError):
+                ask(f"http://127.0.0.1:{port}{self.spec.path}", {}, method="PUT")
+                return True
+            return False
+
+        try:
+            until(synced, f"the app {app_id} registers", START_S)
+            yield
+        finally:
+            app.kill()
 
     def close(self) -> None:
         """End everything."""
@@ -213,9 +241,9 @@ class Rig:
         events: list[dict[str, Any]] = self.server.ask(f"/v1/events?limit=50&name={name}")["data"]
         return events
 
-    def told(self, kind: str, run_id: str, key: str = "run_id") -> list[dict[str, Any]]:
+    def told(self, kind: str, run_id: str) -> list[dict[str, Any]]:
         """The system events `inngest/<kind>` whose data names a run."""
-        return [event for event in self.events(f"inngest/{kind}") if str(event["data"].get(key, "")).startswith(run_id)]
+        return [event for event in self.events(f"inngest/{kind}") if event["data"].get("run_id") == run_id]
 
     def calls(self, run_id: str) -> list[Call]:
         """The calls made to the app for a run."""

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tests.compat.capabilities import FEW, PYTHON_LACKS, PYTHON_OLD_LACKS
+from tests.compat.capabilities import FEW, NO_STREAMING, PYTHON_LACKS, PYTHON_OLD_LACKS
 from tests.compat.rig import Spec
 
 APPS = Path(__file__).parent / "apps" / "python"
@@ -42,7 +42,7 @@ SPECS = (
         sdk=f"inngest-py:v{NEW}",
         command=lambda port: [sys.executable, "-m", "flask", "--app", "flask_app", "run", "--port", str(port)],
         cwd=APPS,
-        lacks=PYTHON_LACKS,
+        lacks={**PYTHON_LACKS, **NO_STREAMING},
         share=FEW,
     ),
     Spec(
@@ -51,7 +51,7 @@ SPECS = (
         sdk=f"inngest-py:v{NEW}",
         command=lambda port: [sys.executable, "django_app.py", "runserver", "--noreload", str(port)],
         cwd=APPS,
-        lacks=PYTHON_LACKS,
+        lacks={**PYTHON_LACKS, **NO_STREAMING},
         share=FEW,
     ),
     Spec(
@@ -61,7 +61,7 @@ SPECS = (
         command=uvicorn("django_app:asgi"),
         cwd=APPS,
         env={"FUNCTIONS": "async"},
-        lacks=PYTHON_LACKS,
+        lacks={**PYTHON_LACKS, **NO_STREAMING},
     ),
     Spec(
         name="py-old",

@@ -48,8 +48,8 @@ class Notes:
 
 def cell(capability: str, spec: Spec, results: Sequence[Result], notes: Notes) -> str:
     """What stands in a cell."""
-    if capability in spec.lacks:
-        return f"{NO} ({notes.number(spec.lacks[capability])})"
+    if (reason := spec.reason(capability)) is not None:
+        return f"{NO} ({notes.number(reason)})"
     own = [one for one in results if (one.capability, one.rig) == (capability, spec.name)]
     if any(one.outcome == "failed" for one in own):
         return FAILED

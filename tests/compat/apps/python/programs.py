@@ -11,6 +11,7 @@ import typing
 import urllib.request
 
 import inngest
+from inngest.experimental import ai
 
 APP_ID = os.environ["APP_ID"]
 client = inngest.Inngest(
@@ -216,6 +217,11 @@ async def invokes_once(ctx: inngest.Context) -> object:
         return ["caught", error.name, error.message]
 
 
+@program("invokes-other")
+async def invokes_other(ctx: inngest.Context) -> object:
+    return await ctx.step.invoke_by_id("other", app_id=ctx.event.data["app"], function_id="child", data={"x": ctx.event.data["x"]})
+
+
 @program("cancelled", cancel=[inngest.Cancel(event=event("stop"), if_exp="event.data.id == async.data.id")])
 async def cancelled(ctx: inngest.Context) -> str:
     await ctx.step.sleep("long", seconds(300))
@@ -299,6 +305,17 @@ async def budget(ctx: inngest.Context) -> str:
     if note("end") == 1:
         raise ValueError("the end")
     return "passed"
+
+
+@program("budget-sleeps", retries=20)
+async def budget_sleeps(ctx: inngest.Context) -> list[str]:
+    async def told(what: str) -> str:
+        note(what)
+        return what
+
+    first = await ctx.step.run("before", told, "before")
+    await ctx.step.sleep("nap", seconds(1))
+    return [first, await ctx.step.run("after", told, "after")]
 
 
 @program("failing", retries=1)
@@ -426,6 +443,26 @@ async def batched(ctx: inngest.Context) -> None:
     pass
 
 
+# Requests that the server makes.
+
+
+@program("infers", retries=1)
+async def infers(ctx: inngest.Context) -> list[object]:
+    url = os.environ["NOTES_URL"] + "/ai"
+    secret, asked = "sk-secret-of-the-provider", {"messages": [{"role": "user", "content": "how much is it?"}]}
+    openai = ai.openai.Adapter(auth_key=secret, base_url=url, headers={"x-extra": "sk-secret-in-a-header"}, model="gpt")
+    anthropic = ai.anthropic.Adapter(auth_key=secret, base_url=url, model="claude")
+    answers: list[object] = [
+        await ctx.step.ai.infer("openai", adapter=openai, body={**asked}),
+        await ctx.step.ai.infer("anthropic", adapter=anthropic, body={**asked}),
+    ]
+    try:
+        await ctx.step.ai.infer("refused", adapter=openai, body={**asked, "refuse": True})
+    except inngest.StepError as error:
+        answers.append([error.name, error.message])
+    return answers
+
+
 # Large values.
 
 
@@ -450,3 +487,8 @@ async def too_large(ctx: inngest.Context) -> str:
 @program("returns-too-much")
 async def returns_too_much(ctx: inngest.Context) -> str:
     return "x" * (8 * 1024 * 1024 + 1)
+
+
+# A case of registration starts the app with fewer functions.
+if only := os.environ.get("ONLY"):
+    functions = [one for one in functions if one.local_id in only.split(",")]

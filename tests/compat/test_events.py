@@ -1,0 +1,69 @@
+"""Sending events: ids, seeds, and what is refused."""
+
+from __future__ import annotations
+
+import base64
+import time
+from typing import Any
+
+import pytest
+
+from tests.compat.rig import EVENT_KEY, Rig
+from tests.support.processes import refused
+
+pytestmark = pytest.mark.compat
+
+
+@pytest.mark.capability("event-id")
+def test_a_second_event_with_the_same_id_starts_nothing(rig: Rig) -> None:
+    """The event's own id is its idempotency key; both events are stored."""
+    first, second = rig.send("plain", id="once"), rig.send("plain", id="once")
+    rig.ended(rig.server.run_of(first))
+    assert rig.runs_of(second) == []
+    assert rig.server.ask(f"/v1/events/{second}")["data"]["id"] == "once"
+    assert rig.notes.count("plain") == 1
+
+
+@pytest.mark.capability("event-id")
+def test_a_send_that_is_repeated_with_its_seed_starts_nothing_more(rig: Rig) -> None:
+    """An SDK that heard no answer sends again with the same seed: the ids are the same, and the runs too."""
+    import json
+    import urllib.request
+
+    seed = f"{int(time.time() * 1000)},{base64.b64encode(b'compatible').decode()}"
+
+    def send() -> list[str]:
+        body = json.dumps([{"name": rig.event("plain"), "data": {"n": n}} for n in range(2)]).encode()
+        headers = {"content-type": "application/json", "x-inngest-event-id-seed": seed}
+        with urllib.request.urlopen(urllib.request.Request(f"{rig.server.url}/e/{EVENT_KEY}", body, headers)) as response:
+            ids: list[str] = json.load(response)["ids"]
+            return ids
+
+    first = send()
+    assert send() == first and len(set(first)) == 2
+    for event_id in first:
+        assert rig.ended(rig.server.run_of(event_id)).status == "completed"
+        assert len(rig.runs_of(event_id)) == 1
+    assert rig.notes.count("plain") == 2
+
+
+@pytest.mark.capability("event-refused")
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"name": "", "data": {}}, "name"),
+        ({"name": "inngest/function.failed", "data": {}}, "inngest/"),
+        ({"name": "INNGEST/mine", "data": {}}, "nngest/"),
+        ({"name": "n" * 600, "data": {}}, "name"),
+        ({"name": "compat/x", "data": [1]}, "data"),
+        ({"name": "compat/x", "data": {}, "ts": 5}, "ts"),
+        ({"name": "compat/x", "data": {"text": "x" * (3 * 1024 * 1024 + 1)}}, "bytes"),
+        (b'{"name": "compat/x"', ""),
+        (b"name=compat/x&data=1", ""),
+    ],
+    ids=["no name", "reserved", "reserved in capitals", "long name", "data is a list", "time of 1970", "too large", "no JSON", "a form"],
+)
+def test_events_that_are_refused(rig: Rig, body: Any, said: str) -> None:
+    """With 400, and a sentence about what is wrong."""
+    status, answer = refused(f"{rig.server.url}/e/{EVENT_KEY}", body)
+    assert status == 400 and answer["status"] == 400 and said in answer["error"], answer
