@@ -18,7 +18,7 @@ from stepwell.net.content_encoding import brotli
 from stepwell.protocol.codec import canonicalize
 from tests.compat.rig import Trace
 from tests.support.processes import Server
-from tests.support.scripted_app import SDK, Received, Reply, Script, ScriptedApp, answer, ops, step_run
+from tests.support.replies import SDK, Received, Reply, ReplyingApp, Script, answer, ops, step_run
 
 pytestmark = pytest.mark.compat
 
@@ -170,7 +170,7 @@ if brotli is not None:
 class Stage:
     """A server that knows the scripted app."""
 
-    def __init__(self, server: Server, app: ScriptedApp) -> None:
+    def __init__(self, server: Server, app: ReplyingApp) -> None:
         self.server, self.app = server, app
 
     def run(self, name: str, data: dict[str, Any] | None = None) -> Trace:
@@ -182,7 +182,7 @@ class Stage:
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """One server and app for all shapes."""
     scripts = {name: case.script for name, case in CASES.items()}
-    app = ScriptedApp({**scripts, "later": later, "asks": [ops(STEP), DONE], "sessions": [DONE]})
+    app = ReplyingApp({**scripts, "later": later, "asks": [ops(STEP), DONE], "sessions": [DONE]})
     server = Server(tmp_path_factory.mktemp("raw"), "--no-poll", "--retry-interval", "0.05")
     try:
         assert server.ask("/fn/register", app.registration())["ok"] is True

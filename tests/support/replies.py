@@ -63,17 +63,17 @@ def step_run(name: str, data: Any = None) -> dict[str, Any]:
     return {"op": "StepRun", "id": f"hash-{name}", "name": name, "displayName": name, "data": data}
 
 
-class ScriptedApp:
+class ReplyingApp:
     """`functions` maps names to scripts; each is started by the event `<app>/<name>` and retried `retries` times."""
 
     def __init__(self, functions: Mapping[str, Script], *, name: str = "scripted", retries: int = 1) -> None:
         self.name, self.functions, self.retries = name, dict(functions), retries
         self._received: dict[str, list[Received]] = {}
         self._lock = threading.Lock()
-        app = self
+        replying = self
 
         class Handler(_Handler):
-            scripted = app
+            app = replying
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
@@ -111,7 +111,7 @@ class ScriptedApp:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    scripted: ScriptedApp
+    app: ReplyingApp
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
 
@@ -123,7 +123,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("content-length") or 0))
         query = {name: values[0] for name, values in parse_qs(urlsplit(self.path).query).items()}
         headers = {name.lower(): value for name, value in self.headers.items()}
-        reply = self.scripted.reply(Received(query, headers, body, time.time()))
+        reply = self.app.reply(Received(query, headers, body, time.time()))
         if reply.raw is not None:
             self.wfile.write(reply.raw)
             self._hang_up()
