@@ -105,6 +105,7 @@ def dev(
 @click.option("--event-key", "event_keys", multiple=True, help="A key that events may be sent with.")
 @click.option("--signing-key", help="The key that calls and syncs are signed with.")
 @click.option("--admin-token", help="The token that the page and /api ask for.")
+@click.option("--public-requests-only", is_flag=True, help="Let fetch and ai.infer steps go to no private address.")
 def start(
     app: str | None,
     children: int,
@@ -117,6 +118,7 @@ def start(
     event_keys: tuple[str, ...],
     signing_key: str | None,
     admin_token: str | None,
+    public_requests_only: bool,
 ) -> None:
     """A server for production: keys and login. Keys that are not given are made once, and kept beside the database."""
     import msgspec
@@ -146,6 +148,7 @@ def start(
             urls=urls,
             poll_s=poll_interval,
             retry_interval_ms=_ms(retry_interval),
+            public_requests_only=public_requests_only,
             keys=keys,
         )
     )

@@ -103,7 +103,7 @@ async def engine(
     `retry_interval` replaces the backoff table; `calls_max` is how many calls run at a time. At the end, calls that are out get
     some seconds to come back; what is not done goes on when the file is opened again.
     """
-    driver, pool = LocalDriver(), Pool()
+    driver, pool = LocalDriver(), Pool(as_browsers=True)
     executor = Executor(app)
     driver.add(app.name, executor)
     settings = Settings(retry_interval_ms=None if retry_interval is None else duration_ms(retry_interval, "retry_interval"))

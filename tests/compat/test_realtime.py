@@ -15,6 +15,7 @@ from websockets.sync.client import connect
 
 from tests.support.npm import NODE, installed
 from tests.support.processes import Process, Server, free_port, running, until
+from tests.support.provider import Provider
 
 pytestmark = pytest.mark.compat
 APPS = Path(__file__).parent / "apps"
@@ -32,8 +33,12 @@ class Rig:
         self.subscribers = 0
         for sdk, port in ports.items():
             self.apps.append(self.node("app.mjs", f"{sdk}.log", SDK=sdk, PORT=str(port)))
-        for sdk in ports:
-            self.server.synced(f"rt-{sdk}-publisher")
+        try:
+            for sdk in ports:
+                self.server.synced(f"rt-{sdk}-publisher")
+        except BaseException:
+            self.kill()
+            raise
 
     def node(self, script: str, log: str, **env: str) -> Process:
         """A script of the folder, in a process of its own, in the SDK's development mode."""
@@ -171,3 +176,21 @@ def test_a_run_s_own_topics_tell_of_it(rig: Rig) -> None:
     ]
     assert steps[1]["data"]["memo"] == {"data": {"done": True}}
     assert steps[2]["kind"] == "run" and steps[2]["data"]["status"] == "completed"
+
+
+def test_an_answer_of_a_model_is_published_and_fetch_fetches(rig: Rig) -> None:
+    """npm 4's `ai.infer` with `publish`, and its `fetch`: the answer goes to the topic when it is stored."""
+    with running(Provider()) as provider, listen(rig.server, ("answers", "ai")) as connection:
+        run_id = rig.server.run_of(rig.server.send("rt/ask", {"provider": provider.url, "key": "sk-0123456789"}))
+        (message,) = read(connection, 1)
+        run = rig.server.ended(run_id)["run"]
+        asked, put, plain = provider.asked
+    assert run["status"] == "completed", run
+    heard = {"messages": [{"role": "user", "content": "hello"}], "schema": {"z": 1, "a": 2}, "model": "m-1"}
+    assert run["output"]["asked"] == message["data"] == {"heard": heard, "path": "/chat/completions"}
+    assert (message["kind"], message["channel"], message["topic"], message["run_id"]) == ("data", "answers", "ai", run_id)
+    assert asked["headers"]["authorization"] == "Bearer sk-0123456789"
+    assert asked["body"] == json.dumps(heard, separators=(",", ":"))  # keys as the app wrote them
+    assert run["output"]["fetched"] == [200, "application/json", {"heard": {}, "path": "/echo"}]
+    assert (put["method"], put["path"], put["headers"]["x-mine"], put["body"]) == ("PUT", "/echo?q=1", "1", "{}")
+    assert (plain["method"], run["output"]["plain"]) == ("GET", 200)

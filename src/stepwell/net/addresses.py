@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import os
 import socket
+from collections.abc import Callable
 from itertools import chain, zip_longest
 from typing import Any
 
@@ -25,10 +27,50 @@ KEEPALIVE_PROBES = 3
 Address = tuple[int, Any]
 """A family and what `connect` takes."""
 
+Allows = Callable[[str], bool]
+"""Says of an address whether it may be connected to."""
 
-async def open_socket(host: str, port: int, *, race_delay_s: float = RACE_DELAY_S) -> socket.socket:
-    """A connected socket, to whichever address answers first. Raises `Unreachable` naming the host and each cause."""
-    addresses = await _addresses(host, port)
+NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+
+def is_public(address: str) -> bool:
+    """Whether an address is one of the open internet: not of this machine, a private network, a link, a cloud's metadata service."""
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    if isinstance(found, ipaddress.IPv6Address):
+        inner = found.ipv4_mapped or found.sixtofour or (found.teredo[1] if found.teredo else None)
+        if inner is None and found in NAT64:
+            inner = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
+        if inner is not None:
+            return inner.is_global and not inner.is_multicast
+    return found.is_global and not found.is_multicast
+
+
+def is_address(host: str) -> bool:
+    """Whether a host is given as an address, and not by a name."""
+    try:
+        ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return True
+
+
+def not_allowed(host: str, addresses: list[str]) -> str:
+    """The sentence that says so."""
+    return f"requests may not go to {host!r} ({', '.join(addresses)}): only public addresses are allowed"
+
+
+async def open_socket(host: str, port: int, *, race_delay_s: float = RACE_DELAY_S, allows: Allows | None = None) -> socket.socket:
+    """A connected socket, to whichever address that `allows` takes answers first. Raises `Unreachable` naming host and causes.
+
+    What is judged is what is connected to: a name that resolves otherwise a moment later changes nothing.
+    """
+    found = await _addresses(host, port)
+    addresses = found if allows is None else [address for address in found if allows(address[1][0])]
+    if found and not addresses:
+        raise Unreachable(not_allowed(host, [address[1][0] for address in found]))
     failures: list[str] = []
     pending: set[asyncio.Task[socket.socket]] = set()
     try:

@@ -16,12 +16,13 @@ from types import TracebackType
 from urllib.parse import urljoin
 
 from stepwell.errors import UsageError
+from stepwell.net.addresses import Allows
 from stepwell.net.content_encoding import decoded
 from stepwell.net.deadlines import Deadlines
 from stepwell.net.http_connection import Connection, Response, Stale
 from stepwell.net.http_dial import dial
 from stepwell.net.http_errors import Broken, HttpError, NotHttp, TimedOut, Unreachable
-from stepwell.net.http_target import Origin, Target, parse_target
+from stepwell.net.http_target import USER_AGENT_LINE, Origin, Target, parse_target
 from stepwell.net.proxies import Proxies
 
 BYTES_MAX = 8 * 1024 * 1024
@@ -34,8 +35,10 @@ CLOCK_S = 0.005
 """A timer may fire so much early by the clock that it is compared with: loops count milliseconds."""
 TARGETS_MAX = 4096
 REDIRECTS = frozenset((301, 302, 303, 307, 308))
+REDIRECTS_TO_GET = frozenset((301, 302, 303))
+"""Redirects that make another method a GET without a body, where they are followed as browsers follow them."""
 METHODS_WITH_BODY = frozenset(("POST", "PUT", "PATCH"))
-OF_ONE_ORIGIN = frozenset(("authorization", "cookie", "proxy-authorization"))
+OF_ONE_ORIGIN = frozenset(("authorization", "cookie", "proxy-authorization", "x-api-key", "api-key", "x-goog-api-key"))
 """Headers that do not follow a redirect to another origin."""
 
 Headers = Mapping[str, str] | Iterable[tuple[str, str]]
@@ -62,6 +65,7 @@ class Pool:
     `bytes_max` bounds an answer's body, as sent and as decoded. `read_s` bounds the silence within a call (`None`: only the call's
     own time limit does). `idle_s` and `idle_max` bound what is kept open unused. Callers beyond `connections_per_host_max` wait,
     first come first served. `environ` is where the proxies are looked up; `tls` replaces the usual certificate checks.
+    Redirects keep method and body, unless they are followed `as_browsers` do. `allows` says which addresses may be connected to.
     """
 
     def __init__(
@@ -75,7 +79,10 @@ class Pool:
         connections_per_host_max: int = CONNECTIONS_PER_HOST_MAX,
         environ: Mapping[str, str] = os.environ,
         tls: ssl.SSLContext | None = None,
+        as_browsers: bool = False,
+        allows: Allows | None = None,
     ) -> None:
+        self._as_browsers, self._allows = as_browsers, allows
         self._bytes_max, self._connect_s, self._read_s = bytes_max, connect_s, read_s
         self._idle_s, self._idle_max, self._per_host_max = idle_s, idle_max, connections_per_host_max
         self._proxies, self._tls = Proxies(environ), tls
@@ -88,7 +95,7 @@ class Pool:
         self._all_gone: asyncio.Event | None = None
 
     async def request(self, method: str, url: str, *, headers: Headers = (), body: bytes = b"", timeout_s: float = 60.0) -> Response:
-        """Send a request, following redirects with method and body kept. Raises `HttpError`, naming the URL and the cause.
+        """Send a request, following redirects. Raises `HttpError`, naming the URL and the cause.
 
         `timeout_s` bounds the whole: waiting for a connection, opening it, and the answer to its last byte. A cancelled call's
         connection is closed. Raises `UsageError` for a URL or a header that cannot be sent.
@@ -101,6 +108,9 @@ class Pool:
                 response = await self._exchange(method, target, _head(method, target, pairs, body), body, deadline)
                 if response.status not in REDIRECTS or "location" not in response.headers:
                     return response
+                if self._as_browsers and response.status in REDIRECTS_TO_GET and method not in ("GET", "HEAD"):
+                    method, body = "GET", b""
+                    pairs = [(name, value) for name, value in pairs if not name.lower().startswith("content-")]
                 left = target.origin
                 try:
                     url = urljoin(url, response.headers["location"])
@@ -233,7 +243,7 @@ class Pool:
         connect_by = loop.time() + self._connect_s
         try:
             async with asyncio.timeout_at(min(deadline, connect_by)):
-                connection = await dial(origin, make, self._tls_context)
+                connection = await dial(origin, make, self._tls_context, self._allows)
         except TimeoutError:
             if deadline <= connect_by:
                 raise
@@ -327,7 +337,8 @@ def _head(method: str, target: Target, headers: list[tuple[str, str]], body: byt
     if lines.count("\n") != len(headers) or lines.count("\r") != len(headers) or "\0" in lines:
         raise UsageError("a header's name or value holds a line break or a zero")
     try:
-        head = b"%s%s%s" % (method.encode("ascii"), target.head, lines.encode("latin-1"))
+        begin = target.head.replace(USER_AGENT_LINE, b"") if any(name.lower() == "user-agent" for name, _ in headers) else target.head
+        head = b"%s%s%s" % (method.encode("ascii"), begin, lines.encode("latin-1"))
     except UnicodeEncodeError as error:
         raise UsageError(f"a header holds {error.object[error.start : error.end]!r}, which a header cannot hold") from None
     if body or method in METHODS_WITH_BODY:

@@ -7,7 +7,7 @@ import ssl
 from collections.abc import Callable
 from typing import TypeVar
 
-from stepwell.net.addresses import open_socket
+from stepwell.net.addresses import Allows, is_address, not_allowed, open_socket
 from stepwell.net.http_connection import Connection
 from stepwell.net.http_errors import Unreachable
 from stepwell.net.http_target import Origin
@@ -19,12 +19,17 @@ P = TypeVar("P", bound=asyncio.Protocol)
 C = TypeVar("C", bound=Connection)
 
 
-async def dial(origin: Origin, make: Callable[[], C], tls: Callable[[], ssl.SSLContext]) -> C:
-    """A connection to the origin. Raises `Unreachable`; time limits and cancellation are the caller's."""
+async def dial(origin: Origin, make: Callable[[], C], tls: Callable[[], ssl.SSLContext], allows: Allows | None = None) -> C:
+    """A connection to the origin, if `allows` takes its address. Raises `Unreachable`; time limits and cancellation are the caller's.
+
+    Behind a proxy only an address that the URL itself names can be judged: the proxy looks up names.
+    """
     context = tls() if origin.scheme == "https" else None
     proxy = origin.proxy
     if proxy is None:
-        return await _open(origin.host, origin.port, make, context)
+        return await _open(origin.host, origin.port, make, context, allows)
+    if allows is not None and is_address(origin.host) and not allows(origin.host):
+        raise Unreachable(not_allowed(origin.host, [origin.host]))
     try:
         if context is None:
             return await _open(proxy.host, proxy.port, make, tls() if proxy.tls else None)
@@ -47,8 +52,8 @@ async def dial(origin: Origin, make: Callable[[], C], tls: Callable[[], ssl.SSLC
     return connection
 
 
-async def _open(host: str, port: int, make: Callable[[], P], context: ssl.SSLContext | None) -> P:
-    connected = await open_socket(host, port)
+async def _open(host: str, port: int, make: Callable[[], P], context: ssl.SSLContext | None, allows: Allows | None = None) -> P:
+    connected = await open_socket(host, port, allows=allows)
     try:
         _, protocol = await asyncio.get_running_loop().create_connection(
             make, sock=connected, ssl=context, server_hostname=None if context is None else host

@@ -12,6 +12,7 @@ from stepwell.net.content_encoding import ACCEPTED
 from stepwell.net.proxies import Proxies, Proxy
 
 USER_AGENT = "stepwell"
+USER_AGENT_LINE = f"user-agent: {USER_AGENT}\r\n".encode()
 PORTS = {"http": 80, "https": 443}
 SAFE = "%/:?#[]@!$&'()*+,;=~"
 """What stays as it is in a path and a query; the rest is put into its percent form."""

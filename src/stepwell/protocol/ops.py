@@ -22,6 +22,8 @@ OPCODES = frozenset(
 )
 LAZY = frozenset({"DeferAdd", "DeferAbort"})
 """Ops that ride along with others and count as no step (§4.5)."""
+REQUESTS = frozenset({"AIGateway", "Gateway"})
+"""Ops that ask the server to make an HTTP request (§5.6, §5.7)."""
 ENDS = frozenset({"RunComplete", "SyncRunComplete"})
 """Ops that carry the function's result, which is bounded by its answer only."""
 STEP_OUTPUT_BYTES_MAX = 4 * 1024 * 1024
@@ -100,7 +102,7 @@ def _op(wire: _Wire) -> Op:
         id=wire.id or "",
         name=wire.name or "",
         display_name=wire.displayName or "",
-        opts=_body(wire.opts),
+        opts=_as_written(wire.opts) if wire.op in REQUESTS else _body(wire.opts),
         data=_body(wire.data),
         error=_error(wire.error),
         user_id=user_id,
@@ -132,6 +134,11 @@ def _body(raw: msgspec.Raw) -> Json | None:
     if not body or body == b"null":
         return None
     return canonicalize(body)
+
+
+def _as_written(raw: msgspec.Raw) -> Json | None:
+    """A request's opts, never stored whole: keys stay in their order, which models follow when they fill in a schema."""
+    return None if _body(raw) is None else msgspec.json.format(bytes(raw), indent=-1)
 
 
 def _error(raw: msgspec.Raw) -> Json | None:

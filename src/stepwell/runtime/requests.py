@@ -58,13 +58,16 @@ class Requests:
             message = "This engine makes no HTTP requests for steps: run the app under a server."
             return failed("NoGateway", message, retriable=False), _nothing
         answer = await self._perform(op)
-        return answer, lambda: self._publish(request.run_id, op, answer)
+        return answer, lambda: self._settle(request.run_id, op, answer)
 
-    def _publish(self, run_id: str, op: Op, answer: Answer) -> None:
-        """Send a step's result to the topic that the op names, if it names one."""
-        wanted = opts_of(op).get("publish")
+    def _settle(self, run_id: str, op: Op, answer: Answer) -> None:
+        """A step's result is stored: send it to the topic that the op names, if it names one, and forget the request."""
         result = answer.ops[0] if isinstance(answer, Ops) else None
-        if not isinstance(wanted, dict) or result is None or result.op != "StepRun" or result.data is None:
+        if result is None or result.op != "StepRun" or result.data is None:
+            return
+        self._kept.get(run_id, {}).pop(op.id, None)
+        wanted = opts_of(op).get("publish")
+        if not isinstance(wanted, dict):
             return
         try:
             channel, topic = checked_name(wanted.get("channel"), "channel"), checked_name(wanted.get("topic"), "topic", publishes=True)

@@ -21,6 +21,7 @@ from stepwell.drivers.http import HttpDriver
 from stepwell.drivers.process import ProcessDriver
 from stepwell.engine.registry import Settings
 from stepwell.errors import UsageError
+from stepwell.net.addresses import is_public
 from stepwell.net.http_client import Pool
 from stepwell.protocol.functions import parse_registration
 from stepwell.runtime.dispatcher import MakeCall
@@ -45,7 +46,7 @@ class HostOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What `stepwell dev` and `stepwell start` are told.
 
     `kind` is `dev` or `cloud`; `app` (`module:name` or `file.py[:name]`) runs in `children` child processes, anew when its code changes
-    where `reload` is set; `poll_s` `None` means no polling.
+    where `reload` is set; `poll_s` `None` means no polling. `public_requests_only`: requests of steps go to no private address.
     """
 
     kind: str
@@ -59,6 +60,7 @@ class HostOptions(msgspec.Struct, frozen=True, kw_only=True):
     discover: bool = False
     poll_s: float | None = None
     retry_interval_ms: int | None = None
+    public_requests_only: bool = False
     keys: Keys = Keys()
     drain_s: float = DRAIN_S
 
@@ -86,7 +88,7 @@ async def run_host(options: HostOptions, say: Callable[[str], None] = print, on_
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     gc.set_threshold(*GC_THRESHOLDS)
     listener = bound(options.host, options.port)
-    pool = Pool()
+    pool, outside = Pool(), Pool(as_browsers=True, allows=is_public if options.public_requests_only else None)
     driver = HttpDriver(pool, kind=options.kind, signing_key=options.keys.signing_key)
     children: ProcessDriver | None = None
     drivers: dict[str, MakeCall] = {"http": driver.call}
@@ -106,7 +108,7 @@ async def run_host(options: HostOptions, say: Callable[[str], None] = print, on_
         drivers=drivers,
         settings=Settings(retry_interval_ms=options.retry_interval_ms),
         node_id=socket.gethostname(),
-        perform=Gateway(pool).perform,
+        perform=Gateway(outside).perform,
     )
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -157,6 +159,7 @@ async def run_host(options: HostOptions, say: Callable[[str], None] = print, on_
         await asyncio.gather(serving, *watching, return_exceptions=True)
         await node.stop()
         await pool.close()
+        await outside.close()
 
 
 async def _store(ingest: Ingest, body: bytes, seed: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -17,15 +18,24 @@ GATEWAY_JOB = "gateway"
 """The job of an item whose call is a request that the server makes."""
 
 SHOWN = ("type", "method", "format", "parallelMode")
-"""What is stored of a request, beside its address without the query: the rest may be secret."""
+"""What is stored of a request, beside its address without query and login: the rest may be secret."""
 
 
 def on_gateway(advance: Advance, op: Op, item: Item, worker: str) -> Failed | None:
     """Give the step an item of its own. The request itself, keys and all, is kept by the node, in memory only."""
     opts = opts_of(op)
-    shown = {name: opts[name] for name in SHOWN if name in opts}
-    if isinstance(opts.get("url"), str):
-        shown["url"] = urlsplit(opts["url"])._replace(query="", fragment="").geturl() if "?" in opts["url"] else opts["url"]
+    shown = {name: opts[name] for name in SHOWN if name in opts} | shown_url(opts.get("url"))
     advance.plan(msgspec.structs.replace(op, opts=canonical(shown)), GATEWAY_JOB)
     advance.write(Keep(advance.run.id, op))
     return None
+
+
+def shown_url(url: Any) -> dict[str, str]:
+    """The address as it is stored; nothing where it is none."""
+    if not isinstance(url, str):
+        return {}
+    try:
+        parts = urlsplit(url)
+        return {"url": parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()}
+    except ValueError:  # a bracket that nothing closes
+        return {}

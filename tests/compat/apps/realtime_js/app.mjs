@@ -6,7 +6,7 @@ const { Inngest, serve, publishing } = v4 ? await newer() : await older();
 const baseUrl = process.env.SERVER_URL;
 
 async function newer() {
-  const { Inngest } = await import("inngest-v4");
+  const { Inngest, openai } = await import("inngest-v4");
   const { serve } = await import("inngest-v4/node");
   const { channel } = await import("inngest-v4/realtime");
   const orders = channel({ name: (id) => `orders:${id}`, topics: { status: {}, words: {} } });
@@ -24,6 +24,15 @@ async function newer() {
     inngest.createFunction({ id: "slow", triggers: [{ event: "rt/slow" }] }, async ({ step }) => {
       await step.waitForEvent("hold", { event: "rt/release", timeout: "1m" });
       return await step.run("last", () => ({ done: true }));
+    }),
+    inngest.createFunction({ id: "asks", triggers: [{ event: "rt/ask" }] }, async ({ event, step }) => {
+      const { provider, key } = event.data;
+      const body = { messages: [{ role: "user", content: "hello" }], schema: { z: 1, a: 2 } };
+      const model = openai({ model: "m-1", apiKey: key, baseUrl: provider });
+      const asked = await step.ai.infer("ask", { model, body, publish: { channel: "answers", topic: "ai" } });
+      const res = await step.fetch(`${provider}/echo?q=1`, { method: "PUT", headers: { "x-mine": "1" }, body: "{}" });
+      const plain = await step.fetch(`${provider}/plain`);
+      return { asked, fetched: [res.status, res.headers.get("content-type"), await res.json()], plain: plain.status };
     }),
   ];
   return { Inngest, serve, publishing };
