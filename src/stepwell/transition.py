@@ -11,6 +11,7 @@ from stepwell.engine import apps, calls, cancelling, control, holders, lanes, ro
 from stepwell.engine.commands import Command, Effect
 from stepwell.engine.inputs import (
     AnyInput,
+    AppRemoved,
     AppSynced,
     CallAnswered,
     CallsReturned,
@@ -48,6 +49,8 @@ def select(registry: Registry, input: AnyInput, now_ms: int) -> list[Selection]:
             return timers.select_timer(input)
         case AppSynced():
             return apps.select_sync(registry, input)
+        case AppRemoved():
+            return apps.select_removal(registry, input)
         case NodeStarted():
             return holders.select_node_started(input)
         case HolderRenewed():
@@ -96,6 +99,8 @@ def transition(registry: Registry, view: View, input: AnyInput, now_ms: int) -> 
             return timers.on_timer_due(registry, view, input, now_ms)
         case AppSynced():
             return apps.on_app_synced(registry, view, input, now_ms)
+        case AppRemoved():
+            return apps.on_app_removed(registry, view, input, now_ms)
         case NodeStarted():
             return holders.on_node_started(registry, view, input, now_ms)
         case HolderRenewed():

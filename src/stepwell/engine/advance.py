@@ -236,10 +236,10 @@ class Advance:
             self._end = (RunStatus.FAILED, over, "limit")
         return self._end is not None
 
-    def over_limit(self) -> Json | None:
-        """The error that the run has to fail with, where its steps or its state are more than may be (§11.1)."""
+    def over_limit(self, ops: int = 0) -> Json | None:
+        """The error that the run has to fail with, where its steps, its state or the ops of one answer are more than may be (§11.1)."""
         settings = self.registry.settings
-        if self._steps > settings.steps_max:
+        if self._steps > settings.steps_max or ops > settings.steps_max:
             message = f"The function run exceeded the step limit of {settings.steps_max} steps."
             return error_json("InngestErrFunctionOverflowed", message)
         if self._state_bytes > settings.state_bytes_max:

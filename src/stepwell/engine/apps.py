@@ -1,51 +1,51 @@
-"""Syncs: an app tells its functions, and the registry's rows follow."""
+"""Syncs and removals: an app tells its functions, or goes, and the registry's rows follow.
+
+A row is archived, never deleted, since runs refer to it: what has begun goes on, with the configuration and the URL that were told
+last, whether its function is still told or not. Nothing new begins, and no cron line ticks.
+"""
 
 from __future__ import annotations
 
 import msgspec
 
-from stepwell.engine.commands import Command, Effect, RegistryChanged, Reply, SetRow
-from stepwell.engine.inputs import AppSynced, Synced
+from stepwell.engine.commands import Command, Effect, Refuse, RegistryChanged, Reply, SetRow
+from stepwell.engine.inputs import AppRemoved, AppSynced, Removed, Synced
 from stepwell.engine.model import AppRow, FunctionRow
-from stepwell.engine.registry import Registry, compile_function
+from stepwell.engine.registrations import check_registration
+from stepwell.engine.registry import Function, Registry, compile_function
 from stepwell.engine.schedules import reschedule, select_schedules
 from stepwell.engine.view import Select, Selection, View
-from stepwell.protocol.functions import config_json
+from stepwell.errors import NotFound, ProtocolError
+from stepwell.protocol.functions import Registration, config_json
 from stepwell.protocol.ids import app_uuid, derived_ulid, function_uuid
+
+ONE_APP_DRIVERS = frozenset(("http",))
+"""Where a URL is one app's: a second name from the same URL takes the first one's place."""
 
 
 def select_sync(registry: Registry, synced: AppSynced) -> list[Selection]:
-    """The app's row, and those of the functions it has or had."""
+    """The app's row, and those of the functions it has or had; the same of apps that it takes the place of."""
     registration = synced.registration
-    ids = {function.id for function in registration.functions} | {f.id for f in registry.of_app(registration.app_name)}
-    configs = {function.id: function.config for function in registry.of_app(registration.app_name)}
-    return [
-        Select("apps", registration.app_name),
-        *(Select("functions", function_id) for function_id in sorted(ids)),
-        *(selection for function_id, config in configs.items() for selection in select_schedules(function_id, config)),
-        *(selection for config in registration.functions for selection in select_schedules(config.id, config)),
-    ]
+    selections: list[Selection] = [Select("apps", registration.app_name)]
+    for config in registration.functions:
+        selections += [Select("functions", config.id), *select_schedules(config.id, config)]
+    for name in (registration.app_name, *replaced_by(registry, registration, synced.driver)):
+        selections += select_app(registry, name)
+    return selections
 
 
 def on_app_synced(registry: Registry, view: View, synced: AppSynced, now_ms: int) -> list[Command | Effect]:
-    """Write what changed: new and changed functions get the next version, missing ones are archived (§3.1)."""
+    """Write what changed: new and changed functions get the next version, missing ones are archived (§3.1). All of it, or nothing."""
     registration = synced.registration
+    replaced = replaced_by(registry, registration, synced.driver)
+    try:
+        check_registration(registry, registration, replaced)
+    except ProtocolError as error:
+        return [Refuse(error)]
     before: AppRow | None = view.get("apps", registration.app_name)
-    reply = Synced(
-        modified=True,
-        app_id=app_uuid(registration.app_name),
-        sync_id=derived_ulid(now_ms, registration.app_name, registration.checksum),
-    )
-    same = (
-        before is not None
-        and not before.archived
-        and (before.checksum, before.driver, before.url) == (registration.checksum, synced.driver, registration.url)
-    )
-    if same:
-        return [Reply(Synced(modified=False, app_id=reply.app_id, sync_id=reply.sync_id))]
     app = AppRow(
         name=registration.app_name,
-        id=reply.app_id,
+        id=app_uuid(registration.app_name),
         driver=synced.driver,
         url=registration.url,
         sdk=registration.sdk,
@@ -53,6 +53,9 @@ def on_app_synced(registry: Registry, view: View, synced: AppSynced, now_ms: int
         checksum=registration.checksum,
         synced_ms=now_ms,
     )
+    sync_id = derived_ulid(now_ms, app.name, app.checksum)
+    if before is not None and not replaced and msgspec.structs.replace(before, synced_ms=now_ms) == app:
+        return [Reply(Synced(modified=False, app_id=app.id, sync_id=sync_id))]
     commands: list[Command | Effect] = [SetRow(app)]
     told = set()
     for config in registration.functions:
@@ -74,8 +77,52 @@ def on_app_synced(registry: Registry, view: View, synced: AppSynced, now_ms: int
         earlier = registry.functions.get(config.id)
         was = earlier.config if earlier is not None and not earlier.row.archived else None
         commands += reschedule(view, config.id, was, config, now_ms)
-    for function in registry.of_app(app.name):
-        if function.id not in told and not function.row.archived:
-            commands.append(SetRow(msgspec.structs.replace(function.row, archived=True)))
-            commands += reschedule(view, function.id, function.config, None, now_ms)
-    return [*commands, RegistryChanged(), Reply(reply)]
+    for name in (app.name, *sorted(replaced)):
+        for function in registry.of_app(name):
+            if function.id not in told and not function.row.archived:
+                commands += archive(view, function, now_ms)
+    for name in sorted(replaced):
+        commands.append(SetRow(msgspec.structs.replace(registry.apps[name], archived=True)))
+    return [*commands, RegistryChanged(), Reply(Synced(modified=True, app_id=app.id, sync_id=sync_id))]
+
+
+def replaced_by(registry: Registry, registration: Registration, driver: str) -> frozenset[str]:
+    """The apps of other names that were told from the same URL: it serves one app, which has another name now."""
+    if driver not in ONE_APP_DRIVERS or not registration.url:
+        return frozenset()
+    return frozenset(
+        app.name
+        for app in registry.apps.values()
+        if app.url == registration.url and app.driver == driver and app.name != registration.app_name and not app.archived
+    )
+
+
+def select_removal(registry: Registry, removed: AppRemoved) -> list[Selection]:
+    """The app's row, and those of its functions."""
+    return [Select("apps", removed.app_name), *select_app(registry, removed.app_name)]
+
+
+def on_app_removed(registry: Registry, view: View, removed: AppRemoved, now_ms: int) -> list[Command | Effect]:
+    """Archive the app with its functions. Its runs go on; whoever wants them to end cancels them."""
+    app: AppRow | None = view.get("apps", removed.app_name)
+    if app is None or app.archived:
+        return [Refuse(NotFound(f"there is no app {removed.app_name!r}"))]
+    commands: list[Command | Effect] = [SetRow(msgspec.structs.replace(app, archived=True))]
+    archived = [function for function in registry.of_app(app.name) if not function.row.archived]
+    for function in archived:
+        commands += archive(view, function, now_ms)
+    return [*commands, RegistryChanged(), Reply(Removed(app_name=app.name, functions=len(archived)))]
+
+
+def select_app(registry: Registry, app_name: str) -> list[Selection]:
+    """The rows of an app and its functions, as far as they are known."""
+    selections: list[Selection] = [Select("apps", app_name)]
+    for function in registry.of_app(app_name):
+        selections += [Select("functions", function.id), *select_schedules(function.id, function.config)]
+    return selections
+
+
+def archive(view: View, function: Function, now_ms: int) -> list[Command | Effect]:
+    """Nothing starts the function any more, and its cron lines stop."""
+    row = msgspec.structs.replace(function.row, archived=True)
+    return [SetRow(row), *reschedule(view, function.id, function.config, None, now_ms)]

@@ -89,6 +89,10 @@ def on_ops(advance: Advance, item: Item, answer: Ops, worker: str) -> None:
     """A generator answer: each op in turn, then the job's own end or retry (§4.5, §4.6)."""
     advance.settle_version(answer.request_version)
     ops = [op for op in answer.ops if op.op != "None"]
+    if (over := advance.over_limit(len(ops))) is not None:
+        advance.consume(item)
+        advance.ends(RunStatus.FAILED, over, "limit")
+        return
     unknown = next((op for op in ops if op.op not in ADVANCES), None)
     if unknown is not None:
         on_failed(advance, item, no_such_op(unknown), worker)

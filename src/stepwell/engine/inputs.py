@@ -32,6 +32,12 @@ class AppSynced(Input, frozen=True):
     driver: str
 
 
+class AppRemoved(Input, frozen=True):
+    """Somebody wants an app to be known no longer."""
+
+    app_name: str
+
+
 class NodeStarted(Input, frozen=True):
     """A node begins an epoch. `alone` says that no other node can be alive (SQLite): every other epoch is over."""
 
@@ -141,6 +147,7 @@ class InputSetAside(Input, frozen=True):
 AnyInput = (
     EventsReceived
     | AppSynced
+    | AppRemoved
     | NodeStarted
     | HolderRenewed
     | Claim
@@ -174,6 +181,13 @@ class Synced(msgspec.Struct, frozen=True):
     modified: bool
     app_id: str
     sync_id: str
+
+
+class Removed(msgspec.Struct, frozen=True):
+    """The reply to `AppRemoved`: how many functions went with the app."""
+
+    app_name: str
+    functions: int
 
 
 class Claimed(msgspec.Struct, frozen=True):

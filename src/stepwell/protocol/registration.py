@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -19,6 +20,10 @@ FUNCTIONS_MAX = 1000
 TEXT_CHARS_MAX = 2048
 """Of an app's name, URL, version and the like."""
 REGISTER_VERSION = "0.1"
+SDKS_DENIED = {"js": ((3, 22, 0), (3, 53, 1))}
+"""Versions of SDKs, from first to last, that a security advisory warns of (§3.1)."""
+
+_SDK = re.compile(r"(?:inngest-)?([a-z]+):v?(\d+)\.(\d+)\.(\d+)(?![\w-])")
 
 
 def parse_registration(body: bytes) -> Registration:
@@ -46,6 +51,7 @@ def registration(
     *, app_name: str, url: str, sdk: str, framework: str = "", app_version: str = "", functions: Sequence[FunctionConfig]
 ) -> Registration:
     """A registration of these parts, with their checksum. Raises `ProtocolError` where two functions have the same id."""
+    check_sdk(sdk)
     doubled = next((slug for slug, count in Counter(config.id for config in functions).items() if count > 1), None)
     if doubled is not None:
         raise ProtocolError(f"two functions have the id {doubled!r}: give one of them another")
@@ -61,6 +67,16 @@ def registration(
         functions=tuple(functions),
         checksum=told.hexdigest(),
     )
+
+
+def check_sdk(sdk: str) -> None:
+    """Raise `ProtocolError` for an SDK whose version is known to be unsafe."""
+    match = _SDK.match(sdk)
+    first, last = SDKS_DENIED.get(match[1] if match else "", ((), ()))
+    if match is not None and first <= (version := tuple(int(number) for number in match.groups()[1:])) <= last:
+        shown, newest = (".".join(map(str, numbers)) for numbers in (version, last))
+        message = f"a security advisory warns of the SDK {match[1]} {shown}, and it is not served: upgrade to one newer than {newest}"
+        raise ProtocolError(message, code="sdk_version_denied")
 
 
 def parse_functions(body: bytes) -> tuple[FunctionConfig, ...]:

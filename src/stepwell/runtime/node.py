@@ -18,6 +18,7 @@ import msgspec
 from stepwell.engine.commands import Call, Keep, RegistryChanged, Reply, RunEnded, TimerSet, Wake
 from stepwell.engine.inputs import (
     AnyInput,
+    AppRemoved,
     AppSynced,
     CallAnswered,
     CallsReturned,
@@ -266,7 +267,7 @@ class Node:
         for source in (self._answers, self._requests, self._claims):
             while source and len(group) < GROUP_MAX:
                 entry = source.popleft()
-                if isinstance(entry[0], AppSynced):
+                if isinstance(entry[0], AppSynced | AppRemoved):
                     # What follows a sync is decided with the functions it brought: it ends its group.
                     group.append(entry)
                     return group

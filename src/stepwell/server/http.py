@@ -84,9 +84,12 @@ def status_of(error: Exception) -> int:
 
 
 def error_response(error: Exception) -> Response:
-    """An error as the APIs give it: `{"error", "data", "status"}`."""
+    """An error as the APIs give it: `{"error", "data", "status"}`, with a `code` where it has a stable name."""
     status = status_of(error)
-    return json_response({"error": str(error), "data": None, "status": status}, status)
+    told = {"error": str(error), "data": None, "status": status}
+    if isinstance(error, ProtocolError) and error.code is not None:
+        told["code"] = error.code
+    return json_response(told, status)
 
 
 async def on_error(request: Request, error: Exception) -> Response:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
 from stepwell.engine.inputs import AppSynced, Ask, CallAnswered, Claim, EventsReceived, NodeStarted, StepsCheckpointed
 from stepwell.engine.invariants import violations
 from stepwell.engine.model import Item, RunStatus
@@ -100,11 +102,38 @@ def test_an_op_that_is_not_performed_fails_the_run_by_name() -> None:
     assert bench.run().status is RunStatus.FAILED and b"StepNotFound" in bench.run().output
 
 
-def test_a_sleep_that_is_too_long_fails_the_run() -> None:
-    """More than 366 days."""
+TOO_LONG = [
+    Op(op="Sleep", id="z", name="367d"),
+    Op(op="Sleep", id="z", name="z", opts=b'{"duration":"8785h"}'),
+    Op(op="WaitForEvent", id="z", name="x/y", opts=b'{"timeout":"367d"}'),
+    Op(op="WaitForSignal", id="z", name="s", opts=b'{"signal":"s","timeout":"367d"}'),
+    Op(op="InvokeFunction", id="z", name="i", opts=b'{"function_id":"a-f","timeout":"367d"}'),
+]
+
+
+@pytest.mark.parametrize("op", TOO_LONG, ids=lambda op: op.op)
+def test_what_would_last_too_long_fails_the_run(op: Op) -> None:
+    """More than 366 days: at once, and nothing of it is left; 366 days are taken."""
     bench = Bench(Settings())
-    bench.answer(bench.claim(), Ops(ops=(Op(op="Sleep", id="z", name="400d"),), request_version=2))
-    assert b"InngestErrTimeoutTooLong" in bench.run().output
+    bench.answer(bench.claim(), Ops(ops=(op,), request_version=2))
+    assert bench.run().status is RunStatus.FAILED and b"InngestErrTimeoutTooLong" in bench.run().output
+
+    longest = Op(
+        op=op.op,
+        id="z",
+        name=op.name.replace("367d", "366d"),
+        opts=op.opts and op.opts.replace(b"367d", b"366d").replace(b"8785h", b"8784h"),
+    )
+    bench = Bench(Settings())
+    bench.answer(bench.claim(), Ops(ops=(longest,), request_version=2))
+    assert bench.run().status is RunStatus.WAITING
+
+
+def test_an_answer_of_too_many_ops_ends_the_run() -> None:
+    """Also where they would be no steps of their own (§11.1)."""
+    bench = Bench(Settings(steps_max=2))
+    bench.answer(bench.claim(), Ops(ops=steps(1) * 3, request_version=2))
+    assert b"exceeded the step limit of 2 steps." in bench.run().output and not list(bench.store.tables.steps)
 
 
 def test_an_answer_with_nothing_to_do_is_tried_again_then_fails() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from stepwell.engine.advance import Advance, error_json
 from stepwell.engine.commands import Put
 from stepwell.engine.events import event_body
-from stepwell.engine.model import EventRow, Item, Timer, TimerKind
+from stepwell.engine.model import EventRow, Item, RunStatus, Timer, TimerKind
 from stepwell.engine.run import begin_run
 from stepwell.errors import ProtocolError
 from stepwell.protocol.calls import Failed
@@ -18,12 +18,18 @@ from stepwell.protocol.ops import Op, opts_of, timeout_ms
 
 
 def on_invoke(advance: Advance, op: Op, item: Item, worker: str) -> Failed | None:
-    """Start the other function's run, under an event of its own. A function that is not there is the step's error."""
+    """Start the other function's run, under an event of its own. A function that is not there is the step's error.
+
+    A timeout longer than may be fails the run.
+    """
     opts = opts_of(op)
     asked = opts.get("function_id")
     try:
         until_ms = timeout_ms(op, advance.now_ms)
     except ProtocolError as error:
+        if error.code == "timeout_too_long":
+            advance.ends(RunStatus.FAILED, error_json("InngestErrTimeoutTooLong", str(error)), "limit")
+            return None
         return Failed(error=error_json("InvalidInvoke", str(error)), retriable=True)
     function = advance.registry.named(asked) if isinstance(asked, str) else None
     if function is None:

@@ -12,12 +12,18 @@ from stepwell.protocol.ops import Op, opts_of, timeout_ms
 
 
 def on_wait_for_signal(advance: Advance, op: Op, item: Item, worker: str) -> Failed | None:
-    """Take the name and wait. A name that another run has fails this one, unless it is to be replaced: then the other one times out."""
+    """Take the name and wait. A name that another run has fails this one, unless it is to be replaced: then the other one times out.
+
+    A wait longer than may be fails the run.
+    """
     if not signal_of(op):
         return Failed(error=error_json("InvalidWait", f"Step {op.label!r} waits for a signal without a name."), retriable=False)
     try:
         until_ms = timeout_ms(op, advance.now_ms)
     except ProtocolError as error:
+        if error.code == "timeout_too_long":
+            advance.ends(RunStatus.FAILED, error_json("InngestErrTimeoutTooLong", str(error)), "limit")
+            return None
         return Failed(error=error_json("InvalidWait", str(error)), retriable=True)
     if not advance.is_new(op.id):
         return None
