@@ -9,6 +9,7 @@ from typing import assert_never
 
 from stepwell.engine import apps, calls, cancelling, control, holders, lanes, routing, timers
 from stepwell.engine.commands import Command, Effect
+from stepwell.engine.flow import changes
 from stepwell.engine.inputs import (
     AnyInput,
     AppRemoved,
@@ -18,7 +19,9 @@ from stepwell.engine.inputs import (
     CancellationEnded,
     Claim,
     EventsReceived,
+    FunctionHeld,
     FunctionInvoked,
+    FunctionOverridden,
     HolderRenewed,
     InputSetAside,
     NodeStarted,
@@ -69,6 +72,8 @@ def select(registry: Registry, input: AnyInput, now_ms: int) -> list[Selection]:
             return [Select("cancellations", input.cancellation.id)]
         case CancellationEnded():
             return cancelling.select_cancellation_ended(input)
+        case FunctionHeld() | FunctionOverridden():
+            return changes.select_change(input)
         case InputSetAside():
             return control.select_set_aside(input)
         case _:
@@ -119,6 +124,10 @@ def transition(registry: Registry, view: View, input: AnyInput, now_ms: int) -> 
             return cancelling.on_runs_cancelled(registry, view, input, now_ms)
         case CancellationEnded():
             return cancelling.on_cancellation_ended(view, input)
+        case FunctionHeld():
+            return changes.on_function_held(view, input, now_ms)
+        case FunctionOverridden():
+            return changes.on_function_overridden(registry, view, input, now_ms)
         case InputSetAside():
             return control.on_input_set_aside(registry, view, input, now_ms)
         case _:

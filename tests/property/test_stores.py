@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from stepwell.engine.inputs import AnyInput, AppSynced
+from stepwell.engine.commands import RegistryChanged
+from stepwell.engine.inputs import AnyInput
 from stepwell.engine.registry import Settings
 from stepwell.engine.tables import SPECS, Tables
 from stepwell.errors import StoreUnavailable
@@ -64,11 +65,12 @@ def test_sqlite_does_what_the_model_does(seed: int, tmp_path: Path) -> None:
             for number, (inputs, now_ms, outcome) in enumerate(recorder.log):
                 clock.ms = now_ms
                 try:
-                    assert repr((await heart.handle(inputs)).decided) == outcome, f"group {number}: {inputs}"
+                    decided = (await heart.handle(inputs)).decided
+                    assert repr(decided) == outcome, f"group {number}: {inputs}"
+                    if any(isinstance(effect, RegistryChanged) for one in decided for effect in one.effects):
+                        await heart.reload()
                 except StoreUnavailable as error:
                     assert repr(error) == outcome, f"group {number}: {inputs}"
-                if any(isinstance(input, AppSynced) for input in inputs):
-                    await heart.reload()
             await same_answers(store, world.store, world.tables)
         finally:
             await store.close()

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from stepwell.engine.events import body_of
+from stepwell.engine.flow.keys import DRAIN, THROTTLE
 from stepwell.engine.inputs import AnyInput, CallAnswered, StepsCheckpointed
 from stepwell.engine.invariants import Moves, violations
 from stepwell.engine.model import LaneState, RunStatus, Timer, TimerKind, Wait
@@ -16,10 +17,7 @@ from stepwell.engine.view import View
 from stepwell.protocol.events import Event
 from stepwell.runtime.heart import Decided, Heart
 from stepwell.store.base import Transaction
-
-
-class Broken(AssertionError):
-    """Something that must hold does not."""
+from tests.simulation.broken import Broken
 
 
 class WatchedHeart(Heart):
@@ -46,21 +44,23 @@ def is_stale(tables: Tables, input: AnyInput) -> bool:
     return item is None or item.holder is None or item.fence != fence
 
 
-def judge_commit(tables: Tables, moves: Moves, meetings: Meetings, registry: Registry, now_ms: int) -> None:
+def judge_commit(tables: Tables, moves: Moves, meetings: Meetings, counted: dict[str, int], registry: Registry, now_ms: int) -> None:
     """After every commit: the invariants, the move from the commit before, who met whom, and no key over its limit or shut with room."""
     wrong = violations(tables) + moves.judge(tables) + meetings.judge(tables, now_ms)
-    limits = {
-        counter.id: limit
-        for counter in tables.counters
-        for function in registry.functions.values()
-        if (limit := function.limit_of(counter.id)) is not None
-    }
     for counter in tables.counters:
-        if counter.running > limits.get(counter.id, counter.running):
-            wrong.append(f"{counter.id} runs {counter.running}, at most {limits[counter.id]} may")
+        limits = [limit for function in registry.functions.values() if (limit := function.rules.limit_of(counter.id)) is not None]
+        # A limit that was lowered leaves alone what runs already.
+        if limits and counter.running > max(*limits, counted.get(counter.id, 0), 0):
+            wrong.append(f"{counter.id} runs {counter.running}, at most {max(limits)} may")
+    counted.clear()
+    counted.update((counter.id, counter.running) for counter in tables.counters)
     for lane in tables.lanes:
         key = lane.shut_by
-        if key not in limits or tables.counters.rows[key].running >= limits[key] or f"open/{key}" in tables.timers.rows:
+        if key is None or key.startswith((DRAIN, THROTTLE)) or f"reopen/{lane.function_id}" in tables.timers.rows:
+            continue
+        limit = registry.functions[lane.function_id].rules.limit_of(key)
+        running = tables.counters.rows[key].running if key in tables.counters.rows else 0
+        if (limit is not None and running >= limit) or f"open/{key}" in tables.timers.rows:
             continue
         if not any(other.state is LaneState.READY and key in other.keys for other in tables.lanes):
             wrong.append(f"lane {lane.id} is shut by {key}, which has room, and nothing will open it")
@@ -121,13 +121,17 @@ class Meetings:
         return wrong
 
 
+FOR_EVER = (TimerKind.CRON, TimerKind.SWEEP)
+"""Timers that always have a next time."""
+
+
 def judge_end(tables: Tables, registry: Registry, accepted: Iterable[Event], acknowledged: dict[tuple[str, str], bytes]) -> None:
     """When faults have stopped and time has run on: all has ended, nothing is left over, and nothing acknowledged is lost."""
     for run in tables.runs:
         if run.ended_ms is None:
             raise Broken(f"run {run.id} of {run.function_id} never ends: {run}")
     for name in ("items", "counters", "timers", "set_aside", "waits", "names"):
-        left = [row for row in tables.by_name[name] if not (isinstance(row, Timer) and row.kind is TimerKind.CRON)]
+        left = [row for row in tables.by_name[name] if not (isinstance(row, Timer) and row.kind in FOR_EVER)]
         if left:
             raise Broken(f"left over in {name}: {left}")
     if any(lane.state is not LaneState.EMPTY for lane in tables.lanes):
@@ -157,8 +161,10 @@ def _judge_events(tables: Tables, registry: Registry, accepted: list[Event]) -> 
         for function in registry.listening(event.name):
             runs = started[function.id, event.internal_id]
             by_key[function.id, event.id] += runs
+            if function.rules.debounce is not None:
+                continue  # a later event takes its place: `Flow` judges that
             if event.id == event.internal_id and runs != 1:
                 raise Broken(f"event {event.internal_id} has {runs} runs of {function.id}")
     for (function_id, key), runs in by_key.items():
-        if runs != 1:
+        if runs != 1 and registry.functions[function_id].rules.debounce is None:
             raise Broken(f"event key {key} has {runs} runs of {function_id}")

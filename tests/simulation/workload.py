@@ -10,7 +10,17 @@ import msgspec
 
 from stepwell.protocol.calls import Answer, Failed, Ops, Returned
 from stepwell.protocol.config import Cancel, Timeouts
-from stepwell.protocol.functions import Concurrency, FunctionConfig, Registration, Trigger
+from stepwell.protocol.functions import (
+    Batch,
+    Concurrency,
+    Debounce,
+    FunctionConfig,
+    RateLimit,
+    Registration,
+    Singleton,
+    Throttle,
+    Trigger,
+)
 from stepwell.protocol.ops import Op
 
 
@@ -39,6 +49,14 @@ PROGRAMS: dict[str, tuple[Stage, ...]] = {
     "caught": (Stage("fails", ("x:caught",)), Stage("run", ("a",))),
     "doomed": (Stage("run", ("a",)), Stage("fails", ("x",))),
     "empty": (),
+    "throttled": (Stage("run", ("a",)),),
+    "limited": (Stage("run", ("a",)),),
+    "once": (),
+    "debounced": (Stage("run", ("a",)),),
+    "batched": (Stage("run", ("a",)), Stage("run", ("b",))),
+    "single": (Stage("run", ("a",)), Stage("tool", ("z:sleep",)), Stage("run", ("b",))),
+    "last": (Stage("tool", ("z:sleep",)), Stage("run", ("a",))),
+    "whole": (Stage("run", ("a",)), Stage("parallel", ("p", "z:sleep")), Stage("run", ("b",))),
 }
 
 LIMITS: dict[str, tuple[Concurrency, ...]] = {
@@ -46,6 +64,32 @@ LIMITS: dict[str, tuple[Concurrency, ...]] = {
     "nap": (Concurrency(limit=1, key="event.data.tenant"),),
     "plain": (Concurrency(limit=3), Concurrency(limit=1, key="event.data.tenant")),
 }
+TENANT = "event.data.tenant"
+SETTINGS: dict[str, dict[str, object]] = {
+    "throttled": {
+        "throttle": Throttle(limit=1, period_ms=10_000, burst=1, key=TENANT),
+        "concurrency": (Concurrency(limit=2, key=TENANT),),
+    },
+    "limited": {"rate_limit": RateLimit(limit=2, period_ms=30_000, key=TENANT)},
+    "once": {"idempotency": TENANT, "retries": 0},
+    "debounced": {"debounce": Debounce(period_ms=5_000, timeout_ms=12_000, key=TENANT), "throttle": Throttle(limit=2, period_ms=5_000)},
+    "batched": {
+        "batch": Batch(max_size=3, timeout_ms=8_000, key=TENANT, where="event.data.tenant < 3"),
+        "concurrency": (Concurrency(limit=1),),
+    },
+    "single": {"singleton": Singleton(mode="skip", key=TENANT), "rate_limit": RateLimit(limit=3, period_ms=20_000)},
+    "last": {"singleton": Singleton(mode="cancel", key=TENANT), "concurrency": (Concurrency(limit=1, key=TENANT, scope="env"),)},
+    "whole": {
+        "concurrency": (
+            Concurrency(limit=1, key=TENANT, per="run", weight="event.data.tenant"),
+            Concurrency(limit=1, key=TENANT, scope="env"),
+        ),
+        "priority": "event.data.tenant == 1 ? 60 : 0",
+    },
+}
+"""Settings of flow control, beside the plain limits: each of them somewhere, some together."""
+FLOWING = tuple(SETTINGS)
+
 CANCELS: dict[str, tuple[Cancel, ...]] = {
     "nap": (Cancel(event="sim/stop", where="event.data.tenant == async.data.tenant"),),
     "waits": (Cancel(event="sim/stop", where="async.data.tenant > 1"), Cancel(event="inngest/function.cancelled", timeout="1m")),
@@ -54,17 +98,22 @@ RETRIES = 3
 CRON = Trigger(cron="*/10 * * * *", jitter_ms=5_000)
 
 
+def triggers(name: str) -> tuple[Trigger, ...]:
+    """A program's own event, and one that several share."""
+    common = "sim/all" if name in ("plain", "nap") else "sim/flow" if name in FLOWING else None
+    return (Trigger(event=f"sim/{name}"), *([] if common is None else [Trigger(event=common)]))
+
+
 def registration() -> Registration:
     """The app of all programs, each triggered by its own event; two of them by a common one as well."""
     functions = tuple(
         FunctionConfig(
             id=f"sim-{name}",
             name=name,
-            triggers=(Trigger(event=f"sim/{name}"), *([Trigger(event="sim/all")] if name in ("plain", "nap") else [])),
-            retries=RETRIES,
-            concurrency=LIMITS.get(name, ()),
+            triggers=triggers(name),
             cancel=CANCELS.get(name, ()),
             timeouts=Timeouts(start_ms=30_000, finish_ms=15_000) if name == "timed" else None,
+            **{"retries": RETRIES, "concurrency": LIMITS.get(name, ()), **SETTINGS.get(name, {})},  # type: ignore[arg-type]
         )
         for name in PROGRAMS
     )

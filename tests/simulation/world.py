@@ -9,8 +9,9 @@ from contextlib import contextmanager
 import msgspec
 
 from stepwell.engine import cancelling, holders, lanes, meeting, routing, selection, timers
-from stepwell.engine.commands import Call, Reply
+from stepwell.engine.commands import Call, RegistryChanged, Reply
 from stepwell.engine.inputs import (
+    CHANGES_REGISTRY,
     AnyInput,
     AppSynced,
     Ask,
@@ -18,7 +19,9 @@ from stepwell.engine.inputs import (
     CallsReturned,
     Claim,
     EventsReceived,
+    FunctionHeld,
     FunctionInvoked,
+    FunctionOverridden,
     HolderRenewed,
     NodeStarted,
     RunCancelled,
@@ -29,23 +32,26 @@ from stepwell.engine.inputs import (
     TimerDue,
 )
 from stepwell.engine.invariants import Moves
-from stepwell.engine.model import Cancellation, Item, LaneState, TimerKind
+from stepwell.engine.model import Cancellation, Item, LaneState
 from stepwell.engine.registry import Settings
 from stepwell.engine.steps import memo_of
 from stepwell.errors import StoreUnavailable
 from stepwell.protocol.calls import Checkpoint, Lost, Ops
 from stepwell.protocol.events import Event
+from stepwell.protocol.functions import Override
 from stepwell.protocol.ids import ulid
 from stepwell.protocol.ops import Op
 from stepwell.runtime.heart import Decided, Heart, known
 from stepwell.store.base import Store
 from stepwell.store.memory import MemoryStore
-from tests.simulation.checkers import Broken, Meetings, WatchedHeart, judge_commit, judge_end
+from tests.simulation.broken import Broken
+from tests.simulation.checkers import FOR_EVER, Meetings, WatchedHeart, judge_commit, judge_end
 from tests.simulation.clock import VirtualClock, at_once
 from tests.simulation.faults import FaultyStore, Luck
-from tests.simulation.workload import PROGRAMS, App, registration
+from tests.simulation.flow import Flow
+from tests.simulation.workload import FLOWING, PROGRAMS, App, registration
 
-EVENTS = 12
+EVENTS = 16
 MOVES_MAX = 220
 SETTLE_MAX = 600
 VERSIONS = {"fan": (1, 2), "flaky": (1, 2)}
@@ -77,7 +83,8 @@ class World:
         self.store = FaultyStore(memory, self.luck)
         self.heart = make_heart(self.store, self.clock, Settings(retry_interval_ms=5_000))
         self.app = App(self.chance)
-        self.moves, self.meetings = Moves(), Meetings()
+        self.moves, self.meetings, self.flow = Moves(), Meetings(), Flow()
+        self.counted: dict[str, int] = {}
         self.inbox: list[AnyInput] = []
         self.out: list[Flight] = []
         self.ghosts: list[Flight] = []
@@ -88,9 +95,10 @@ class World:
         self.sent = 0
         self._new_epoch()
         # In the server's own process, calls that are lost with a node count as those that may have killed it.
-        self.inbox.append(AppSynced(registration(), self.chance.choice(("sim", "local"))))
-        self._beat()
-        at_once(self.heart.reload())
+        self.driver = self.chance.choice(("sim", "local"))
+        self.inbox.append(AppSynced(registration(), self.driver))
+        while self.inbox:
+            self._beat()
         self.luck.rate = rate
 
     # The course.
@@ -113,6 +121,7 @@ class World:
             (1, self._signal),
             (1, self._invoke),
             (1, self._cancel_many),
+            (1, self._change),
         ]
         weights = [weight for weight, _ in actions]
         for _ in range(MOVES_MAX):
@@ -122,6 +131,7 @@ class World:
     def _settle(self) -> None:
         self.luck.rate = 0.0
         self._crash()
+        self.inbox += [FunctionHeld(function_id, "running") for function_id in self.heart.registry.functions]
         for _ in range(SETTLE_MAX):
             while self.inbox:
                 self._beat()
@@ -134,10 +144,11 @@ class World:
                 break
             self._tick(far=True)
         judge_end(self.tables, self.heart.registry, self.accepted.values(), self.acknowledged)
+        self.flow.judge_end(self.tables, self.heart.registry, self.accepted)
 
     def _timers_left(self) -> bool:
-        """Whether a timer is left but those of schedules, which always have a next tick."""
-        return any(timer.kind is not TimerKind.CRON for timer in self.tables.timers)
+        """Whether a timer is left but those that always have a next time."""
+        return any(timer.kind not in FOR_EVER for timer in self.tables.timers)
 
     def _lanes_to_visit(self) -> bool:
         """Whether a claim has still to find lanes empty whose runs were cancelled."""
@@ -149,7 +160,7 @@ class World:
         if self.sent >= EVENTS:
             return
         self.sent += 1
-        name = self.chance.choice((*PROGRAMS, "all", "all", "stop", "stop"))
+        name = self.chance.choice((*PROGRAMS, "all", "all", "stop", "stop", *["flow"] * 4, *["batched"] * 4, *["throttled"] * 2))
         internal_id = ulid(self.clock.ms, self.chance.randbytes(10))
         key = f"key-{self.chance.randint(1, 2)}" if self.chance.random() < 0.3 else internal_id
         ts = self.clock.ms + (10_000 if self.chance.random() < 0.1 else 0)
@@ -157,26 +168,35 @@ class World:
         event = Event(
             internal_id=internal_id, id=key, name=f"sim/{name}", data=data, user=b"{}", ts=ts, v=None, meta=None, received_ms=self.clock.ms
         )
-        self.inbox.append(EventsReceived((event,), fresh=True))
+        events = (event,)
+        if self.chance.random() < 0.4:
+            twin = ulid(self.clock.ms, self.chance.randbytes(10))
+            events = (event, msgspec.structs.replace(event, internal_id=twin, id=key if key != internal_id else twin))
+        self.inbox.append(EventsReceived(events, fresh=True))
         if self.chance.random() < 0.2:
-            self.inbox.append(EventsReceived((event,)))  # the sender tried twice
+            self.inbox.append(EventsReceived(events))  # the sender tried twice
 
     def _beat(self) -> None:
         """One group of what has arrived, in any order of its parts."""
         if not self.inbox:
             return
         size = self.chance.randint(1, min(8, len(self.inbox)))
-        group, self.inbox = self.inbox[:size], self.inbox[size:]
+        last = next((i for i, input in enumerate(self.inbox[:size]) if isinstance(input, CHANGES_REGISTRY)), size - 1)
+        group, self.inbox = self.inbox[: last + 1], self.inbox[last + 1 :]
         try:
             beat = at_once(self.heart.handle(group))
         except StoreUnavailable:
             self.inbox = [known(input) for input in group] + self.inbox
-            judge_commit(self.tables, self.moves, self.meetings, self.heart.registry, self.clock.ms)
+            self._judge()
             return
-        judge_commit(self.tables, self.moves, self.meetings, self.heart.registry, self.clock.ms)
+        self._judge()
         self.inbox = group[len(beat.decided) :] + self.inbox
         for input, decided in zip(group, beat.decided, strict=False):
             self._publish(input, decided)
+
+    def _judge(self) -> None:
+        judge_commit(self.tables, self.moves, self.meetings, self.counted, self.heart.registry, self.clock.ms)
+        self.flow.judge(self.tables, self.heart.registry)
 
     def _publish(self, input: AnyInput, decided: Decided) -> None:
         """What the node does with a committed decision."""
@@ -192,6 +212,8 @@ class World:
                 if asked_again:
                     raise Broken(f"the acknowledged steps {asked_again} are asked for again")
                 self.out.append(Flight(effect.item, effect.run.function_id.removeprefix("sim-"), effect.run.force_plan, memo))
+            elif isinstance(effect, RegistryChanged):
+                at_once(self.heart.reload())
             elif isinstance(effect, Reply) and isinstance(input, StepsCheckpointed):
                 self._acknowledge(input.checkpoint, effect.value.accepted)
 
@@ -307,6 +329,20 @@ class World:
             rerun = RunRerun(str(self.chance.choice(runs)), ulid(self.clock.ms, self.chance.randbytes(10)))
             self.inbox += [rerun] * self.chance.randint(1, 2)
 
+    def _change(self) -> None:
+        """Somebody pauses, drains or resumes a function, or gives it other limits; the app tells it anew, changed or not."""
+        what = self.chance.random()
+        function_id = f"sim-{self.chance.choice(FLOWING)}"
+        if what < 0.5:
+            self.inbox.append(FunctionHeld(function_id, self.chance.choice(("running", "paused", "draining"))))
+        elif what < 0.8:
+            limits = self.chance.choice(({}, {"0": 1}, {"0": 3}, {"0": 2, "1": 2}))
+            override = Override(limits=limits, pinned=self.chance.random() < 0.5)
+            self.inbox.append(FunctionOverridden(function_id, self.chance.choice((None, override))))
+        else:
+            told = msgspec.structs.replace(registration(), checksum=str(self.chance.randint(1, 2)))
+            self.inbox.append(AppSynced(told, self.driver))
+
     def _signal(self) -> None:
         self.inbox.append(SignalSent("go", b"1"))
 
@@ -368,6 +404,8 @@ SMALL = (
     (selection, "MEET_BY_CURSOR", 1),
     (meeting, "MEET_BY_CURSOR", 1),
     (cancelling, "CANCEL_BY_CURSOR", 2),
+    (selection, "SWEEP_AT_ONCE", 1),
+    (timers, "SWEEP_AT_ONCE", 1),
 )
 """Bounds so small that every cursor takes several steps."""
 

@@ -182,11 +182,8 @@ class Advance:
         return any(opts is not None and b'"parallelMode":"race"' in opts for opts in (op.opts, step.opts if step is not None else None))
 
     def is_new(self, step_id: str) -> bool:
-        """Whether nobody has told of the step yet; from now on somebody has."""
-        if self._seen.get(step_id) or self.knows_step(step_id) is not None:
-            return False
-        self._seen[step_id] = True
-        return True
+        """Whether nobody has told of the step yet."""
+        return not self._seen.get(step_id) and self.knows_step(step_id) is None
 
     def _put_step(
         self,
@@ -199,6 +196,7 @@ class Advance:
         ended_ms: int | None = None,
         ref: str | None = None,
     ) -> None:
+        self._seen[op.id] = True
         self._steps += 1
         self._commands.append(
             Put(

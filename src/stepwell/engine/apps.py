@@ -10,13 +10,14 @@ import msgspec
 
 from stepwell.engine.commands import Command, Effect, Refuse, RegistryChanged, Reply, SetRow
 from stepwell.engine.inputs import AppRemoved, AppSynced, Removed, Synced
-from stepwell.engine.model import AppRow, FunctionRow
+from stepwell.engine.lanes import reopen
+from stepwell.engine.model import AppRow, FunctionRow, Json
 from stepwell.engine.registrations import check_registration
 from stepwell.engine.registry import Function, Registry, compile_function
 from stepwell.engine.schedules import reschedule, select_schedules
 from stepwell.engine.view import Select, Selection, View
 from stepwell.errors import NotFound, ProtocolError
-from stepwell.protocol.functions import Registration, config_json
+from stepwell.protocol.functions import Registration, config_json, override_from_json
 from stepwell.protocol.ids import app_uuid, derived_ulid, function_uuid
 
 ONE_APP_DRIVERS = frozenset(("http",))
@@ -32,6 +33,12 @@ def select_sync(registry: Registry, synced: AppSynced) -> list[Selection]:
     for name in (registration.app_name, *replaced_by(registry, registration, synced.driver)):
         selections += select_app(registry, name)
     return selections
+
+
+def pinned(row: FunctionRow | None) -> Json | None:
+    """What a person has changed of the function and wants kept, whatever its app tells."""
+    override = row.override if row is not None else None
+    return override if override is not None and override_from_json(override).pinned else None
 
 
 def on_app_synced(registry: Registry, view: View, synced: AppSynced, now_ms: int) -> list[Command | Effect]:
@@ -55,7 +62,9 @@ def on_app_synced(registry: Registry, view: View, synced: AppSynced, now_ms: int
     )
     sync_id = derived_ulid(now_ms, app.name, app.checksum)
     if before is not None and not replaced and msgspec.structs.replace(before, synced_ms=now_ms) == app:
-        return [Reply(Synced(modified=False, app_id=app.id, sync_id=sync_id))]
+        unchanged: list[Command | Effect] = [Reply(Synced(modified=False, app_id=app.id, sync_id=sync_id))]
+        # A sync whose commit's answer was lost comes again: the node that made it has not read the functions yet.
+        return unchanged if registry.apps.get(app.name) == before else [RegistryChanged(), *unchanged]
     commands: list[Command | Effect] = [SetRow(app)]
     told = set()
     for config in registration.functions:
@@ -70,11 +79,16 @@ def on_app_synced(registry: Registry, view: View, synced: AppSynced, now_ms: int
             version=1 if row is None else row.version + 1,
             keyed=row is not None and row.keyed,
             paused=row is not None and row.paused,
+            draining=row is not None and row.draining,
+            override=pinned(row),
         )
-        if not new.keyed and compile_function(new, app).limits:
+        rules = compile_function(new, app).rules
+        if not new.keyed and rules.keyed:
             new = msgspec.structs.replace(new, keyed=True)
         commands.append(SetRow(new))
         earlier = registry.functions.get(config.id)
+        if earlier is not None and earlier.row.keyed and earlier.rules != rules:
+            commands += reopen(config.id, now_ms)
         was = earlier.config if earlier is not None and not earlier.row.archived else None
         commands += reschedule(view, config.id, was, config, now_ms)
     for name in (app.name, *sorted(replaced)):
@@ -118,7 +132,11 @@ def select_app(registry: Registry, app_name: str) -> list[Selection]:
     """The rows of an app and its functions, as far as they are known."""
     selections: list[Selection] = [Select("apps", app_name)]
     for function in registry.of_app(app_name):
-        selections += [Select("functions", function.id), *select_schedules(function.id, function.config)]
+        selections += [
+            Select("functions", function.id),
+            Select("timers", f"reopen/{function.id}"),
+            *select_schedules(function.id, function.config),
+        ]
     return selections
 
 

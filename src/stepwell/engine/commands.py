@@ -154,13 +154,14 @@ class DeleteRun(Command, frozen=True):
 
 
 class HoldItem(Edit, frozen=True):
-    """A lease: who has it, under which fence, since when."""
+    """A lease: who has it, under which fence, since when. From now on it continues: what gates a run's start has let it pass."""
 
     table = "items"
     item_id: str
     holder: str
     fence: int
     leased_ms: int
+    starts: int = 0
 
 
 class ReturnItem(Edit, frozen=True):
@@ -190,6 +191,7 @@ class SetLane(Edit, frozen=True):
     state: LaneState
     shut_by: str | None
     tag: int
+    shut_at: int = 0
 
 
 class Charge(Command, frozen=True):

@@ -5,16 +5,18 @@ And what the node asks: that a raising input be set aside.
 
 from __future__ import annotations
 
+import msgspec
+
 from stepwell.engine.advance import advance_of, error_json
 from stepwell.engine.commands import Command, Delete, Effect, Put, Refuse, Reply
 from stepwell.engine.decision import Decision
 from stepwell.engine.ending import settle
 from stepwell.engine.events import body_of, event_body, stored
+from stepwell.engine.flow.scheduling import Wish, ask_at_once, unbatched
 from stepwell.engine.inputs import FunctionInvoked, InputSetAside, RunCancelled, RunRerun, SignalSent
 from stepwell.engine.model import RunStatus, SetAside
 from stepwell.engine.registry import Registry
 from stepwell.engine.resume import resume
-from stepwell.engine.run import begin_run
 from stepwell.engine.view import Select, Selection, View
 from stepwell.errors import NotFound, RunHasEnded
 from stepwell.protocol.codec import text
@@ -41,12 +43,12 @@ def on_run_cancelled(registry: Registry, view: View, cancelled: RunCancelled, no
 
 
 def select_rerun(rerun: RunRerun) -> list[Selection]:
-    """The run to repeat, with its events and lane, and the new run, should this be a repeated request."""
-    return [Select("runs", rerun.run_id, ("lane",)), Select("runs", rerun.new_run_id)]
+    """The run to repeat, with its events, and the new run, should this be a repeated request."""
+    return [Select("runs", rerun.run_id, ("events",)), Select("runs", rerun.new_run_id)]
 
 
 def on_run_rerun(registry: Registry, view: View, rerun: RunRerun, now_ms: int) -> list[Command | Effect]:
-    """A new run of the same function with the same events and keys, that names its origin. No event idempotency applies."""
+    """A new run of the same function with the same events, that names its origin. No idempotency and no rate limit apply."""
     run = view.run(rerun.run_id)
     if run is None:
         return [Refuse(NotFound(f"there is no run {rerun.run_id!r}"))]
@@ -57,17 +59,19 @@ def on_run_rerun(registry: Registry, view: View, rerun: RunRerun, now_ms: int) -
         return [Reply(rerun.new_run_id)]
     decision = Decision(registry, view, now_ms)
     first = view.event(run.event_ids[0])
-    commands = begin_run(
-        decision,
-        function,
+    body = {} if first is None else body_of(view, first)
+    gates = msgspec.structs.replace(unbatched(function.rules.gates(body, now_ms)), rate=None)
+    wish = Wish(
+        function=function,
         run_id=rerun.new_run_id,
         event_ids=run.event_ids,
-        keys=run.keys,
         cause="rerun",
         origin=run.id,
         due_ms=now_ms,
-        body=lambda: {} if first is None else body_of(view, first),
+        body=lambda: body,
+        gates=gates,
     )
+    commands, _ = ask_at_once(decision, wish)
     return [*commands, *settle(decision), Reply(rerun.new_run_id)]
 
 
@@ -87,17 +91,17 @@ def on_function_invoked(registry: Registry, view: View, invoked: FunctionInvoked
         return [Reply(run_id)]
     decision = Decision(registry, view, now_ms)
     body = event_body(row)
-    commands = begin_run(
-        decision,
-        function,
+    wish = Wish(
+        function=function,
         run_id=run_id,
         event_ids=(row.id,),
-        keys=function.gating_keys(body, now_ms),
         cause="event",
         origin=None,
         due_ms=row.ts,
         body=lambda: body,
+        gates=unbatched(function.rules.gates(body, now_ms)),
     )
+    commands, _ = ask_at_once(decision, wish)
     return [Put(row), *commands, *settle(decision), Reply(run_id)]
 
 

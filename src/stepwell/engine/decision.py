@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from stepwell.engine.flow.ledger import Ledger
 from stepwell.engine.lanes import Lanes
 from stepwell.engine.registry import Registry
 from stepwell.engine.topics import Topics
@@ -16,10 +17,11 @@ if TYPE_CHECKING:
 class Decision:
     """One transition's work. `advances` holds the runs that it moves on or ends (`advance.advance_of`); `ending.settle` closes it."""
 
-    __slots__ = ("advances", "lanes", "now_ms", "registry", "topics", "view")
+    __slots__ = ("advances", "lanes", "ledger", "now_ms", "registry", "topics", "view")
 
     def __init__(self, registry: Registry, view: View, now_ms: int) -> None:
         self.registry, self.view, self.now_ms = registry, view, now_ms
         self.advances: dict[str, Advance] = {}
-        self.lanes = Lanes(registry, view)
+        self.lanes = Lanes(registry, view, now_ms)
+        self.ledger = Ledger(view)
         self.topics = Topics(view)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from stepwell.engine.advance import Advance, advance_of, error_json
 from stepwell.engine.commands import Command, DeleteOfRun, Effect, EndRun, Put, RunEnded, TimerSet
 from stepwell.engine.decision import Decision
+from stepwell.engine.flow.keys import of_runs
 from stepwell.engine.model import EventRow, Json, Run, RunStatus, Timer, TimerKind
 from stepwell.engine.resume import resume
 from stepwell.engine.run import moved
@@ -26,7 +27,7 @@ def settle(decision: Decision) -> list[Command | Effect]:
     for run_id, advance in decision.advances.items():
         if run_id not in ended:
             commands += advance.commands()
-    return [*commands, *decision.topics.commands(), *decision.lanes.commands()]
+    return [*commands, *decision.topics.commands(), *decision.ledger.commands(), *decision.lanes.commands()]
 
 
 def end_run(advance: Advance) -> list[Command | Effect]:
@@ -47,6 +48,9 @@ def end_run(advance: Advance) -> list[Command | Effect]:
         for name in names:
             commands += lifecycle_event(decision, run, name)
     commands.append(RunEnded(run.id))
+    if run.started_ms is not None:
+        for key in of_runs(run.keys):
+            decision.lanes.release(key)
     if run.cause == "invoke" and run.origin is not None:
         answer_invoker(decision, run, status, output)
     return commands

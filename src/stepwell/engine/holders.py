@@ -15,10 +15,13 @@ from stepwell.engine.view import Select, Selection, View
 
 RESTARTED = "the server was restarted"
 
+SWEEP = "sweep"
+"""The one timer that takes away what has expired; it is there from the first node's start on."""
+
 
 def select_node_started(started: NodeStarted) -> list[Selection]:
     """The holders that the node takes to be over."""
-    return [Select("holders", holder) for holder in (started.holder, *started.others)]
+    return [*(Select("holders", holder) for holder in (started.holder, *started.others)), Select("timers", SWEEP)]
 
 
 def on_node_started(registry: Registry, view: View, started: NodeStarted, now_ms: int) -> list[Command | Effect]:
@@ -26,6 +29,9 @@ def on_node_started(registry: Registry, view: View, started: NodeStarted, now_ms
     if view.holder(started.holder) is not None:
         return [Reply(None)]  # the same input once more: its first commit's answer was lost
     commands: list[Command | Effect] = [Put(Holder(id=started.holder, node_id=started.node_id, renewed_ms=now_ms))]
+    if view.timer(SWEEP) is None:
+        sweep = Timer(id=SWEEP, due_ms=now_ms, kind=TimerKind.SWEEP)
+        commands += [Put(sweep), TimerSet(SWEEP, now_ms)]
     for other in started.others:
         if view.holder(other) is not None:
             commands += return_later(other, now_ms)

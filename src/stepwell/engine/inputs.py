@@ -6,12 +6,14 @@ world are fields, `now_ms` is the node's.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from stepwell.engine.model import Cancellation, Json, Timer
 from stepwell.protocol.calls import Answer, Checkpoint
 from stepwell.protocol.events import Event
-from stepwell.protocol.functions import Registration
+from stepwell.protocol.functions import Override, Registration
 
 
 class Input(msgspec.Struct, frozen=True, tag=True):
@@ -135,6 +137,20 @@ class CancellationEnded(Input, frozen=True):
     cancellation_id: str
 
 
+class FunctionHeld(Input, frozen=True):
+    """Somebody wants a function to pause, to begin no more runs, or to go on."""
+
+    function_id: str
+    mode: Literal["running", "paused", "draining"]
+
+
+class FunctionOverridden(Input, frozen=True):
+    """Somebody wants other limits for a function than its app told; `None`: those again."""
+
+    function_id: str
+    override: Override | None
+
+
 class InputSetAside(Input, frozen=True):
     """An input of the engine's own raised: it is kept with its error, its timer taken away."""
 
@@ -143,6 +159,9 @@ class InputSetAside(Input, frozen=True):
     error: str
     timer: Timer | None
 
+
+CHANGES_REGISTRY = (AppSynced, AppRemoved, FunctionHeld, FunctionOverridden)
+"""Inputs after which decisions are made with other functions: each ends its group."""
 
 AnyInput = (
     EventsReceived
@@ -161,6 +180,8 @@ AnyInput = (
     | SignalSent
     | RunsCancelled
     | CancellationEnded
+    | FunctionHeld
+    | FunctionOverridden
     | InputSetAside
 )
 """Every input there is: what the door takes, and what an input log decodes to."""

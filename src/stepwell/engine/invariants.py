@@ -9,6 +9,9 @@ from collections import Counter as Count
 from collections.abc import Callable, Iterator
 
 from stepwell.engine.ending import LIFECYCLE_NAMES
+from stepwell.engine.flow.keys import DRAIN, THROTTLE, of_calls, of_runs
+from stepwell.engine.flow.scheduling import batch_run_id
+from stepwell.engine.flow.singleton import SINGLETON
 from stepwell.engine.model import LaneState, RunStatus, StepStatus, TimerKind
 from stepwell.engine.run import CANCEL_PREFIX, ENDED, MOVES
 from stepwell.engine.tables import Tables
@@ -16,12 +19,13 @@ from stepwell.protocol.lifecycle import FINISHED
 
 
 def counters_count_leases(tables: Tables) -> Iterator[str]:
-    """A key's counter is the number of leased items that hold it."""
-    held = Count(key for item in tables.items if item.holder is not None for key in item.keys)
+    """A key's counter is the number of leased items, or of begun and live runs, that hold it."""
+    held = Count(key for item in tables.items if item.holder is not None for key in of_calls(item.keys))
+    held += Count(key for run in tables.runs if run.started_ms is not None and run.ended_ms is None for key in of_runs(run.keys))
     counted = {counter.id: counter.running for counter in tables.counters}
     for key in held.keys() | counted.keys():
         if held[key] != counted.get(key, 0):
-            yield f"counter {key} says {counted.get(key, 0)}, {held[key]} leased items hold it"
+            yield f"counter {key} says {counted.get(key, 0)}, {held[key]} leased items or runs hold it"
 
 
 def live_runs_go_on(tables: Tables) -> Iterator[str]:
@@ -97,17 +101,24 @@ def lanes_lead_to_items(tables: Tables) -> Iterator[str]:
             if lane is None or lane.state is LaneState.EMPTY:
                 yield f"item {item.id} waits in a lane that is {'missing' if lane is None else 'empty'}"
     for lane in tables.lanes:
-        if (lane.state is LaneState.SHUT) != (lane.shut_by is not None) or (lane.shut_by is not None and lane.shut_by not in lane.keys):
+        key = lane.shut_by
+        if (lane.state is LaneState.SHUT) != (key is not None) or (key is not None and key not in (*lane.keys, DRAIN + lane.function_id)):
             yield f"lane {lane.id} is {lane.state}, shut by {lane.shut_by}"
 
 
 def shut_lanes_will_open(tables: Tables) -> Iterator[str]:
-    """A key that shut a lane is held by somebody, or a ready lane or a cursor will pass the opening on."""
+    """A key that shut a lane is held by somebody, or a ready lane, a cursor or its next admission will pass the opening on."""
     for lane in tables.lanes:
-        if lane.shut_by is not None and lane.shut_by not in tables.counters.rows:
-            ready = any(other.state is LaneState.READY and lane.shut_by in other.keys for other in tables.lanes)
-            if not ready and f"open/{lane.shut_by}" not in tables.timers.rows:
-                yield f"lane {lane.id} is shut by {lane.shut_by}, which nobody holds"
+        key = lane.shut_by
+        if key is None or key.startswith(DRAIN):
+            continue
+        if key.startswith(THROTTLE):
+            if not any(f"{name}/{key}" in tables.timers.rows for name in ("admit", "open")):
+                yield f"lane {lane.id} is shut by {key}, and nothing will open it"
+        elif key not in tables.counters.rows:
+            ready = any(other.state is LaneState.READY and key in other.keys for other in tables.lanes)
+            if not ready and f"open/{key}" not in tables.timers.rows:
+                yield f"lane {lane.id} is shut by {key}, which nobody holds"
 
 
 def leases_have_holders(tables: Tables) -> Iterator[str]:
@@ -137,6 +148,8 @@ def timers_have_subjects(tables: Tables) -> Iterator[str]:
                 yield f"cursor {timer.id} has lost its event"
             case TimerKind.ITEM if timer.item is None or timer.item.holder is not None or timer.item.run_id != timer.run_id:
                 yield f"timer {timer.id} carries {timer.item}"
+            case TimerKind.HOLD if timer.ref not in tables.holds.rows:
+                yield f"timer {timer.id} has lost what it is for"
             case TimerKind.MEET if timer.ref not in tables.events.rows:
                 yield f"cursor {timer.id} has lost its event"
             case TimerKind.SLEEP | TimerKind.TIMEOUT:
@@ -167,6 +180,11 @@ def waits_have_steps(tables: Tables) -> Iterator[str]:
         if topic is None or topic.serial < wait.serial:
             yield f"wait {wait.id} of run {wait.run_id} is beyond what its topic {wait.name} knows"
     for name in tables.names:
+        if name.id.startswith(SINGLETON):
+            run = tables.runs.rows.get(name.run_id)
+            if run is None or run.ended_ms is not None or not run.guarded:
+                yield f"name {name.id} is for run {name.run_id}, which does not use it"
+            continue
         if waiting.get((name.run_id, name.ref)) != "WaitForSignal":
             yield f"name {name.id} is for step {name.ref} of run {name.run_id}, which does not wait"
     live = {run.id for run in tables.runs if run.ended_ms is None}
@@ -209,9 +227,12 @@ def ticks_fire_once(tables: Tables) -> Iterator[str]:
 
 
 def dedups_lead_to_runs(tables: Tables) -> Iterator[str]:
-    """What an event key is remembered for is a run of that function."""
+    """What an event key is remembered for is a run of that function, or will be one."""
+    to_be = {batch_run_id(hold) for hold in tables.holds}
     for dedup in tables.dedups:
         run = tables.runs.rows.get(dedup.run_id)
+        if dedup.run_id in to_be:
+            continue
         if run is None or run.function_id != dedup.function_id:
             yield f"key {dedup.event_key} of {dedup.function_id} is remembered for {dedup.run_id}, which is not there"
 
@@ -221,7 +242,8 @@ def ends_are_told_once(tables: Tables) -> Iterator[str]:
     told = Count((event.run_id, event.name) for event in tables.events if event.run_id is not None)
     for run in tables.runs:
         names = [FINISHED, LIFECYCLE_NAMES.get(run.status, FINISHED)]
-        wanted = set(names) if run.ended_ms is not None and run.cause != "lifecycle" else set()
+        tells = run.ended_ms is not None and run.cause != "lifecycle" and run.status is not RunStatus.SKIPPED
+        wanted = set(names) if tells else set()
         for name in (FINISHED, *LIFECYCLE_NAMES.values()):
             if told[run.id, name] != (name in wanted):
                 yield f"run {run.id} ({run.status}) has {told[run.id, name]} events {name}"
@@ -233,6 +255,24 @@ def one_run_per_event(tables: Tables) -> Iterator[str]:
     for (function_id, event_ids), count in seen.items():
         if count > 1:
             yield f"{function_id} has {count} runs for {event_ids}"
+
+
+def holds_have_timers(tables: Tables) -> Iterator[str]:
+    """An open batch or debounce has its events and a timer, due when it is."""
+    for hold in tables.holds:
+        timer = tables.timers.rows.get(f"hold/{hold.id}")
+        if timer is None or timer.due_ms != hold.due_ms:
+            yield f"{hold.id} is due at {hold.due_ms}, and has the timer {timer}"
+        if not hold.events or any(event_id not in tables.events.rows for event_id in hold.events):
+            yield f"{hold.id} has lost events: {hold.events}"
+
+
+def singletons_are_single(tables: Tables) -> Iterator[str]:
+    """Live runs that go by a singleton's name have one, each its own."""
+    names = Count(name.run_id for name in tables.names if name.id.startswith(SINGLETON))
+    for run_id, count in names.items():
+        if count > 1:
+            yield f"run {run_id} has {count} singleton names"
 
 
 STATE: tuple[Callable[[Tables], Iterator[str]], ...] = (
@@ -252,6 +292,8 @@ STATE: tuple[Callable[[Tables], Iterator[str]], ...] = (
     ticks_fire_once,
     ends_are_told_once,
     one_run_per_event,
+    holds_have_timers,
+    singletons_are_single,
 )
 
 

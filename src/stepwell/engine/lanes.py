@@ -29,9 +29,12 @@ from stepwell.engine.commands import (
     TimerSet,
     Wake,
 )
+from stepwell.engine.digests import digest
+from stepwell.engine.flow.gates import Rules
+from stepwell.engine.flow.keys import DRAIN, THROTTLE, gates_starts_only, gating, of_calls, of_runs, of_throttles, weight_of
 from stepwell.engine.inputs import Ask, Claim, Claimed
-from stepwell.engine.model import Item, Lane, LaneState, RunStatus, Timer, TimerKind
-from stepwell.engine.registry import Function, Registry, digest
+from stepwell.engine.model import Item, Lane, LaneState, Rate, RunStatus, Timer, TimerKind
+from stepwell.engine.registry import Function, Registry
 from stepwell.engine.selection import CLAIM_OF_LANE, CLAIM_OF_MANY, OPEN_AT_ONCE, may_be_shared
 from stepwell.engine.view import Scan, Select, Selection, View
 
@@ -47,8 +50,8 @@ def lane_id(function_id: str, keys: tuple[str, ...]) -> str:
 class Lanes:
     """What one transition does to lanes, collected so that each lane is written once."""
 
-    def __init__(self, registry: Registry, view: View) -> None:
-        self._registry, self._view = registry, view
+    def __init__(self, registry: Registry, view: View, now_ms: int) -> None:
+        self._registry, self._view, self._now_ms = registry, view, now_ms
         self._lanes: dict[str, Lane] = {}
         self._released: dict[str, int] = {}
         self._commands: list[Command | Effect] = []
@@ -69,30 +72,34 @@ class Lanes:
             virtual = self._view.virtual_time(item.function_id)
             tag = virtual if lane is None else max(lane.tag, virtual)
             self._lanes[item.lane_id] = Lane(id=item.lane_id, function_id=item.function_id, keys=item.keys, state=LaneState.READY, tag=tag)
+        elif lane.shut_by is not None and not item.starts and gates_starts_only(lane.shut_by):
+            # Shut for runs that have not begun: one that has goes on.
+            self._lanes[item.lane_id] = msgspec.structs.replace(lane, state=LaneState.READY, shut_by=None, shut_at=0)
 
     def give_back(self, item: Item) -> None:
         """A lease is over: its slots are free, and lanes that waited for them open."""
-        for counter_id in item.keys:
-            self._released[counter_id] = self._released.get(counter_id, 0) + 1
+        for counter_id in of_calls(item.keys):
+            self.release(counter_id)
+
+    def release(self, counter_id: str) -> None:
+        """A slot of a key is free."""
+        self._released[counter_id] = self._released.get(counter_id, 0) + 1
 
     def commands(self) -> list[Command | Effect]:
         """All of it, each lane and counter once."""
         for counter_id, slots in self._released.items():
             self._commands.append(Release(counter_id, slots))
-            self._open(counter_id, self._view.running(counter_id) - slots, OPEN_AT_ONCE)
+            self.open_shut_by(counter_id, OPEN_AT_ONCE)
         for lane in self._lanes.values():
             before = self._view.lane(lane.id)
             if before is None:
                 self._commands.append(Put(lane))
             elif before != lane:
-                self._commands.append(SetLane(lane.id, lane.state, lane.shut_by, lane.tag))
+                self._commands.append(SetLane(lane.id, lane.state, lane.shut_by, lane.tag, lane.shut_at))
         return self._commands
 
-    def open(self, counter_id: str, limit: int) -> int:
+    def open_shut_by(self, counter_id: str, limit: int) -> int:
         """Open lanes that a key shut, as many as it has room for. Says how many."""
-        return self._open(counter_id, self._view.running(counter_id), limit)
-
-    def _open(self, counter_id: str, running: int, limit: int) -> int:
         shut: list[Lane] = self._view.scan("shut_lanes", counter_id, limit)
         opened = 0
         for lane in shut:
@@ -100,13 +107,18 @@ class Lanes:
                 lane = self._lanes[lane.id]
             if lane.state is not LaneState.SHUT:
                 continue
-            allowed = self._registry.functions[lane.function_id].limit_of(counter_id)
-            if allowed is not None and opened >= allowed - running:
+            rules = self._registry.functions[lane.function_id].rules
+            room = room_of(rules, self._view, counter_id, -self._released.get(counter_id, 0), self._now_ms)
+            if room is not None and opened >= room:
                 return opened
-            self._lanes[lane.id] = msgspec.structs.replace(lane, state=LaneState.READY, shut_by=None)
-            self._wake(lane.function_id)
+            self.open(lane)
             opened += 1
         return opened
+
+    def open(self, lane: Lane) -> None:
+        """A shut lane is ready: the next claim judges it anew."""
+        self._lanes[lane.id] = msgspec.structs.replace(lane, state=LaneState.READY, shut_by=None, shut_at=0)
+        self._wake(lane.function_id)
 
     def _lane(self, lane_id: str) -> Lane | None:
         lane = self._lanes.get(lane_id)
@@ -118,6 +130,15 @@ class Lanes:
             self._commands.append(Wake(function_id))
 
 
+def room_of(rules: Rules, view: View, key: str, taken: int, now_ms: int) -> int | None:
+    """How many more a key admits, with so many `taken` that the view does not know of; `None` where it gates no more."""
+    if key.startswith(THROTTLE):
+        throttle = rules.throttle_of(key)
+        return None if throttle is None else throttle.room(view.get("rates", key), now_ms)
+    allowed = rules.limit_of(key)
+    return None if allowed is None else allowed - view.running(key) - taken
+
+
 def select_claim(registry: Registry, claim: Claim) -> list[Selection]:
     """The first items of each function's lanes, with their runs, and the counters that gate them."""
     selections: list[Selection] = []
@@ -125,7 +146,7 @@ def select_claim(registry: Registry, claim: Claim) -> list[Selection]:
         selections.append(Scan("lane_items", ask.function_id, ask.room, ("run", "counters")))
         if is_keyed(registry, ask.function_id):
             selections.append(Select("clocks", ask.function_id))
-            items = "few_items" if registry.functions[ask.function_id].has_many_lanes else "items"
+            items = "few_items" if registry.functions[ask.function_id].rules.has_many_lanes else "items"
             selections.append(Scan("ready_lanes", ask.function_id, ask.room, ("counters", items)))
     return selections
 
@@ -141,12 +162,12 @@ def on_claim(registry: Registry, view: View, claim: Claim, now_ms: int) -> list[
     commands: list[Command | Effect] = []
     counts: dict[str, int] = {}
     more: list[str] = []
-    charges: dict[str, int] = {}
+    taking = _Taking(view, claim.holder, now_ms)
     for ask in claim.asks:
         function = registry.functions.get(ask.function_id)
-        if function is None:
+        if function is None or function.row.paused:
             continue
-        took = _Take(view, function, claim.holder, charges, now_ms)
+        took = _Take(taking, function)
         took.free_lane(ask)
         if function.row.keyed:
             took.keyed_lanes(ask)
@@ -154,31 +175,63 @@ def on_claim(registry: Registry, view: View, claim: Claim, now_ms: int) -> list[
         counts[ask.function_id] = took.taken
         if took.more:
             more.append(ask.function_id)
-    commands += [Charge(counter_id, slots) for counter_id, slots in charges.items()]
-    commands.append(Reply(Claimed(counts, tuple(more))))
-    return commands
+    return [*commands, *taking.commands(), Reply(Claimed(counts, tuple(more)))]
+
+
+class _Taking:
+    """What one claim takes of keys that several functions and lanes share, collected so that each row is written once."""
+
+    def __init__(self, view: View, holder: str, now_ms: int) -> None:
+        self.view, self.holder, self.now_ms = view, holder, now_ms
+        self.charges: dict[str, int] = {}
+        self.rates: dict[str, Rate] = {}
+        self.timers: dict[str, Timer] = {}
+
+    def rate(self, counter_id: str) -> Rate | None:
+        """A throttle's state, with what this claim has taken."""
+        return self.rates[counter_id] if counter_id in self.rates else self.view.get("rates", counter_id)
+
+    def charge(self, counter_id: str) -> None:
+        """A slot of a key is taken."""
+        self.charges[counter_id] = self.charges.get(counter_id, 0) + 1
+
+    def set_timer(self, timer: Timer) -> None:
+        """A cursor or an admission to come, where none is there that comes as soon."""
+        before = self.view.timer(timer.id)
+        if before is None or before.due_ms > timer.due_ms:
+            self.timers[timer.id] = timer
+
+    def commands(self) -> list[Command | Effect]:
+        """All of it."""
+        commands: list[Command | Effect] = [Charge(counter_id, slots) for counter_id, slots in self.charges.items()]
+        commands += [SetRow(rate) for rate in self.rates.values()]
+        for timer in self.timers.values():
+            commands += [SetRow(timer), TimerSet(timer.id, timer.due_ms)]
+        return commands
 
 
 class _Take:
     """One function's part of a claim."""
 
-    def __init__(self, view: View, function: Function, holder: str, charges: dict[str, int], now_ms: int) -> None:
-        self._view, self._function, self._holder, self._charges, self._now_ms = view, function, holder, charges, now_ms
+    def __init__(self, taking: _Taking, function: Function) -> None:
+        self._view, self._function, self._taking, self._now_ms = taking.view, function, taking, taking.now_ms
         self.commands: list[Command | Effect] = []
         self.taken = 0
         self.more = False
 
     def free_lane(self, ask: Ask) -> None:
-        """Items without keys: nothing refuses them."""
+        """Items without keys: nothing refuses them, but that no run is to begin."""
         items: list[Item] = self._view.scan("lane_items", ask.function_id, ask.room)
         for item in items:
+            if item.starts and self._function.row.draining:
+                return  # what continues stands before what starts
             self._lease(item)
         self.more = self._view.more("lane_items", ask.function_id, ask.room)
 
     def keyed_lanes(self, ask: Ask) -> None:
         """Lanes in the order of their tags; each item claimed moves its lane's tag on."""
         lanes: list[Lane] = self._view.scan("ready_lanes", ask.function_id, ask.room)
-        each = CLAIM_OF_MANY if self._function.has_many_lanes else CLAIM_OF_LANE
+        each = CLAIM_OF_MANY if self._function.rules.has_many_lanes else CLAIM_OF_LANE
         queues = {lane.id: iter(self._view.scan("lane_items", lane.id, each)) for lane in lanes}
         heap = [(lane.tag, lane.id, lane) for lane in lanes]
         heapq.heapify(heap)
@@ -202,39 +255,58 @@ class _Take:
                 continue
             refusing = self._refusing(item)
             if refusing is not None:
-                self.commands.append(SetLane(lane.id, LaneState.SHUT, refusing, tags[lane_id]))
+                shut_at = self._function.rules.limit_of(refusing) or 0
+                self.commands.append(SetLane(lane.id, LaneState.SHUT, refusing, tags[lane_id], shut_at))
+                if (throttle := self._function.rules.throttle_of(refusing)) is not None:
+                    due_ms = throttle.next_ms(self._taking.rate(refusing), self._now_ms)
+                    self._taking.set_timer(admit_timer(refusing, due_ms))
                 self._pass_on(lane, refusing)
                 continue
             self._lease(item)
             virtual = max(virtual, tag)
-            tags[lane_id] = tag + STRIDE
+            tags[lane_id] = tag + STRIDE // weight_of(lane.keys)
             ahead[lane_id] = next(queues[lane_id], None)
-            heapq.heappush(heap, (tag + STRIDE, lane_id, lane))
+            heapq.heappush(heap, (tags[lane_id], lane_id, lane))
         if virtual != before:
             self.commands.append(SetClock(ask.function_id, virtual))
 
     def _refusing(self, item: Item) -> str | None:
         """The first key without room, where there is one. Nothing is charged before all admit."""
-        for counter_id in item.keys:
-            allowed = self._function.limit_of(counter_id)
-            if allowed is not None and self._view.running(counter_id) + self._charges.get(counter_id, 0) >= allowed:
-                return counter_id
+        if item.starts and self._function.row.draining:
+            return DRAIN + self._function.id
+        for key in gating(item.keys):
+            if (item.starts or not gates_starts_only(key)) and not self._admits(key):
+                return key
         return None
+
+    def _admits(self, key: str) -> bool:
+        rules, taking = self._function.rules, self._taking
+        if not key.startswith(THROTTLE):
+            room = room_of(rules, self._view, key, taking.charges.get(key, 0), self._now_ms)
+            return room is None or room > 0
+        throttle = rules.throttle_of(key)
+        return throttle is None or throttle.room(taking.rate(key), self._now_ms) > 0
 
     def _lease(self, item: Item) -> None:
         run = self._view.run(item.run_id)
         assert run is not None and run.ended_ms is None, f"item {item.id} waits in a lane, but its run has ended"
-        for counter_id in item.keys:
-            self._charges[counter_id] = self._charges.get(counter_id, 0) + 1
+        for key in of_calls(item.keys):
+            self._taking.charge(key)
+        if item.starts:
+            for key in of_runs(item.keys):
+                self._taking.charge(key)
+            for key in of_throttles(item.keys):
+                if (throttle := self._function.rules.throttle_of(key)) is not None:
+                    self._taking.rates[key] = throttle.taken(self._taking.rate(key), key, self._now_ms)
         self.taken += 1
         fence = item.fence + 1
-        self.commands.append(HoldItem(item.id, self._holder, fence, self._now_ms))
+        self.commands.append(HoldItem(item.id, self._taking.holder, fence, self._now_ms))
         if run.started_ms is None:
             self.commands.append(StartRun(run.id, RunStatus.RUNNING, self._now_ms))
             timeouts = self._function.config.timeouts
             if timeouts is not None and timeouts.finish_ms is not None:
                 self.commands += limit_timer(run.id, "finish", self._now_ms + timeouts.finish_ms)
-        held = msgspec.structs.replace(item, holder=self._holder, fence=fence, leased_ms=self._now_ms)
+        held = msgspec.structs.replace(item, holder=self._taking.holder, fence=fence, leased_ms=self._now_ms, starts=0)
         self.commands.append(Call(held, run))
 
     def _moved(self, lane: Lane, tag: int) -> None:
@@ -251,15 +323,9 @@ class _Take:
 
     def _pass_on(self, lane: Lane, refusing: str | None) -> None:
         """A lane that was opened and takes nothing hands the opening on: its other keys may have room that others wait for."""
-        for counter_id in lane.keys:
-            if counter_id == refusing or not may_be_shared(lane.keys, counter_id):
-                continue
-            allowed = self._function.limit_of(counter_id)
-            used = self._view.running(counter_id) + self._charges.get(counter_id, 0)
-            if (allowed is None or used < allowed) and self._view.scan("shut_lanes", counter_id, 1):
-                timer = open_timer(counter_id, self._now_ms)
-                if self._view.get("timers", timer.id) is None:
-                    self.commands += [SetRow(timer), TimerSet(timer.id, timer.due_ms)]
+        for key in gating(lane.keys):
+            if key != refusing and may_be_shared(lane.keys, key) and self._admits(key) and self._view.scan("shut_lanes", key, 1):
+                self._taking.set_timer(open_timer(key, self._now_ms))
 
 
 def limit_timer(run_id: str, limit: Literal["start", "finish"], due_ms: int) -> list[Command | Effect]:
@@ -271,3 +337,14 @@ def limit_timer(run_id: str, limit: Literal["start", "finish"], due_ms: int) -> 
 def open_timer(counter_id: str, now_ms: int) -> Timer:
     """The cursor that opens a key's lanes in bounded steps."""
     return Timer(id=f"open/{counter_id}", due_ms=now_ms, kind=TimerKind.OPEN, ref=counter_id)
+
+
+def admit_timer(counter_id: str, due_ms: int) -> Timer:
+    """A throttle's next admission: one timer of the key, not of its lanes."""
+    return Timer(id=f"admit/{counter_id}", due_ms=due_ms, kind=TimerKind.ADMIT, ref=counter_id)
+
+
+def reopen(function_id: str, now_ms: int) -> list[Command | Effect]:
+    """The cursor that opens all shut lanes of a function, whose settings have changed: the next claims judge them anew."""
+    timer = Timer(id=f"reopen/{function_id}", due_ms=now_ms, kind=TimerKind.REOPEN, ref=function_id)
+    return [SetRow(timer), TimerSet(timer.id, now_ms), Wake(function_id)]

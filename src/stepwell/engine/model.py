@@ -12,6 +12,8 @@ from typing import Literal
 import msgspec
 
 Json = bytes
+Cause = Literal["event", "rerun", "lifecycle", "invoke", "cron"]
+"""What a run was made for."""
 Key = str | tuple[str, ...]
 
 
@@ -58,6 +60,10 @@ class TimerKind(enum.StrEnum):
     CANCEL = "cancel"  # a bulk cancellation goes on behind `after` (a durable cursor)
     RETURN = "return"  # items of an ended holder come back (a durable cursor)
     OPEN = "open"  # shut lanes of a counter with room are opened (a durable cursor)
+    HOLD = "hold"  # an open batch or debounce has waited long enough
+    ADMIT = "admit"  # a throttle admits its next start
+    REOPEN = "reopen"  # a function's shut lanes are opened, since its settings have changed (a durable cursor)
+    SWEEP = "sweep"  # what has expired is taken away (a durable cursor, again and again)
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,7 +109,11 @@ class AppRow(Row, frozen=True, kw_only=True):
 
 
 class FunctionRow(Row, frozen=True, kw_only=True):
-    """A function as last synced; archived, never deleted, while runs refer to it. `keyed`: it has, or once had, gating keys."""
+    """A function as last synced; archived, never deleted, while runs refer to it. `keyed`: it has, or once had, gating keys.
+
+    `paused`: none of its items is claimed. `draining`: runs that have begun go on, no other begins. `override`: settings that a person
+    has changed since the sync (`config.Override`).
+    """
 
     id: str
     uuid: str
@@ -114,6 +124,8 @@ class FunctionRow(Row, frozen=True, kw_only=True):
     keyed: bool = False
     paused: bool = False
     archived: bool = False
+    draining: bool = False
+    override: Json | None = None
 
 
 class Run(Row, frozen=True, kw_only=True):
@@ -121,7 +133,7 @@ class Run(Row, frozen=True, kw_only=True):
 
     `calls` counts the run's items (ready, leased or backing off), `waits` its sleeping and waiting steps: a live run has at least one
     of them. `origin` names what it was made from, by its cause: a run (rerun, lifecycle), an invoking run and step, a cron line.
-    `guarded`: it has limit timers or cancel rules, which go with it.
+    `guarded`: it has limit timers, cancel rules or a singleton's name, which go with it.
     `pending` holds the step ids of the open parallel group, `pending_key` the id of the discovery that joins it (§4.6).
     """
 
@@ -131,7 +143,7 @@ class Run(Row, frozen=True, kw_only=True):
     app_name: str
     event_ids: tuple[str, ...]
     status: RunStatus
-    cause: Literal["event", "rerun", "lifecycle", "invoke", "cron"]
+    cause: Cause
     origin: str | None
     lane_id: str
     keys: tuple[str, ...]
@@ -209,7 +221,11 @@ class Item(Row, frozen=True, kw_only=True):
 
 
 class Lane(Row, frozen=True, kw_only=True):
-    """The items that share every gating key. `tag` is its virtual time: the lane with the smallest is served next."""
+    """The items that share every gating key. `tag` is its virtual time: the lane with the smallest is served next.
+
+    `shut_at` is the limit that the refusing key had for this function: of the lanes that a shared key shut, those with a larger one open
+    first, so that where the first has no room, none has.
+    """
 
     id: str
     function_id: str
@@ -217,6 +233,7 @@ class Lane(Row, frozen=True, kw_only=True):
     state: LaneState
     shut_by: str | None = None
     tag: int = 0
+    shut_at: int = 0
 
 
 class Counter(Row, frozen=True, kw_only=True):
@@ -224,6 +241,34 @@ class Counter(Row, frozen=True, kw_only=True):
 
     id: str
     running: int
+
+
+class Rate(Row, frozen=True, kw_only=True):
+    """A key over time. Of a throttle: `until_us` is its theoretical arrival time. Of a rate limit: `used` places of a window until then."""
+
+    id: str
+    used: int
+    until_us: int
+
+
+class Hold(Row, frozen=True, kw_only=True):
+    """An open batch or debounce, with the events that wait in it. `keys` gate a batch's run; `ts` is the stored event's."""
+
+    id: str
+    function_id: str
+    events: tuple[str, ...]
+    keys: tuple[str, ...]
+    first_ms: int
+    due_ms: int
+    ts: int
+    size: int
+
+
+class Member(Row, frozen=True, kw_only=True):
+    """An event of a batch's run, its first one aside, which the run itself leads to."""
+
+    event_id: str
+    run_id: str
 
 
 class FairClock(Row, frozen=True, kw_only=True):
@@ -271,7 +316,7 @@ class Topic(Row, frozen=True, kw_only=True):
 
 
 class Name(Row, frozen=True, kw_only=True):
-    """A name that one run at a time may have: a signal's (`signal/NAME`), with the step that waits for it."""
+    """A name that one run at a time may have: a signal's (`signal/NAME`), with the step that waits for it; a singleton's."""
 
     id: str
     run_id: str

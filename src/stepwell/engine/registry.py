@@ -5,17 +5,14 @@ A registry never changes; a sync makes a new one from the rows. Nothing here rea
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import msgspec
 
-from stepwell.engine.expression import Expression, compile_expression, key_text
+from stepwell.engine.expression import Expression, compile_expression
+from stepwell.engine.flow.gates import Rules, compile_rules
 from stepwell.engine.model import AppRow, FunctionRow
-from stepwell.protocol.functions import FunctionConfig, config_from_json
-
-KEY_TEXT_MAX = 256
-"""Characters of a key's value that stand in a counter's id; a longer one is hashed."""
+from stepwell.protocol.functions import FunctionConfig, Override, config_from_json, overridden, override_from_json
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,14 +22,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     steps_max: int = 1000
     state_bytes_max: int = 32 * 1024 * 1024
     losses_max: int = 3
-
-
-class Limit(msgspec.Struct, frozen=True):
-    """A concurrency limit of a function. `prefix` begins the ids of its counters; `key` gives what follows."""
-
-    prefix: str
-    limit: int
-    key: Expression | None
 
 
 class Trigger(msgspec.Struct, frozen=True):
@@ -49,7 +38,8 @@ class Function(msgspec.Struct, frozen=True, kw_only=True):
     config: FunctionConfig
     driver: str
     triggers: tuple[Trigger, ...]
-    limits: tuple[Limit, ...]
+    rules: Rules
+    override: Override
 
     @property
     def id(self) -> str:
@@ -62,26 +52,9 @@ class Function(msgspec.Struct, frozen=True, kw_only=True):
         return self.config.retries + 1
 
     @property
-    def has_many_lanes(self) -> bool:
-        """Whether a limit has a key expression, so that each of its values has a lane."""
-        return any(limit.key is not None for limit in self.limits)
-
-    def limit_of(self, counter_id: str) -> int | None:
-        """The limit that a stored key stands under today; `None` where its setting is gone and it gates no more."""
-        for limit in self.limits:
-            if counter_id.startswith(limit.prefix):
-                return limit.limit
-        return None
-
-    def gating_keys(self, event: Mapping[str, object], now_ms: int) -> tuple[str, ...]:
-        """The counter ids of a run that this event starts, in the order of the settings."""
-        keys = []
-        for limit in self.limits:
-            value = "" if limit.key is None else key_text(limit.key.evaluate({"event": event}, now_ms=now_ms))
-            if len(value) > KEY_TEXT_MAX:
-                value = digest(value)
-            keys.append(limit.prefix + value)
-        return tuple(keys)
+    def weight(self) -> int:
+        """The function's share of its app's room, beside that of others."""
+        return self.override.weight or 1
 
 
 class Registry:
@@ -124,21 +97,13 @@ def wildcards(event_name: str) -> list[str]:
 
 def compile_function(row: FunctionRow, app: AppRow) -> Function:
     """The row with its configuration decoded and its expressions compiled."""
-    config = config_from_json(row.config)
+    override = None if row.override is None else override_from_json(row.override)
+    config = config_from_json(row.config) if override is None else overridden(config_from_json(row.config), override)
     triggers = tuple(
         Trigger(trigger.event, None if trigger.expression is None else compile_expression(trigger.expression))
         for trigger in config.triggers
         if trigger.event is not None
     )
-    limits = []
-    for setting in config.concurrency:
-        if setting.limit > 0 and setting.per == "step":
-            owner = {"fn": row.id, "env": "env", "account": "account"}[setting.scope]
-            prefix = f"{setting.scope}/{owner}/{setting.key or ''}/"
-            limits.append(Limit(prefix, setting.limit, None if setting.key is None else compile_expression(setting.key)))
-    return Function(row=row, config=config, driver=app.driver, triggers=triggers, limits=tuple(limits))
-
-
-def digest(text: str) -> str:
-    """A short name for a long text."""
-    return "#" + hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return Function(
+        row=row, config=config, driver=app.driver, triggers=triggers, rules=compile_rules(row.id, config), override=override or Override()
+    )

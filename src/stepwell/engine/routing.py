@@ -10,12 +10,12 @@ from stepwell.engine.commands import Command, Delete, Effect, Put, Reply, SetRow
 from stepwell.engine.decision import Decision
 from stepwell.engine.ending import settle
 from stepwell.engine.events import body_of, event_body, stored
+from stepwell.engine.flow.gates import OPEN, Gates
+from stepwell.engine.flow.scheduling import Wish, ask_for_event, select_asked
 from stepwell.engine.inputs import EventsAccepted, EventsReceived
-from stepwell.engine.lanes import lane_id
 from stepwell.engine.meeting import Meeting, first_waits
-from stepwell.engine.model import Dedup, EventRow, Timer, TimerKind
+from stepwell.engine.model import EventRow, Timer, TimerKind
 from stepwell.engine.registry import Function, Registry
-from stepwell.engine.run import begin_run
 from stepwell.engine.view import Select, Selection, View
 from stepwell.protocol.events import Event
 from stepwell.protocol.ids import derived_ulid
@@ -26,15 +26,12 @@ FANOUT_MAX = 100
 RUNS_PER_INPUT_MAX = 256
 """Runs that one input of several events makes; the events beyond are routed by cursors."""
 
-DEDUP_MS = 24 * 3600 * 1000
-"""How long an event's own id keeps a second one from starting the same function (§2.3)."""
-
 
 class Due(msgspec.Struct, frozen=True):
-    """A function that an event starts, with the gating keys of the run."""
+    """A function that an event starts, and what the event says to its settings."""
 
     function: Function
-    keys: tuple[str, ...]
+    gates: Gates
 
 
 def matching(registry: Registry, event: EventRow | Event, body: dict[str, Any] | None, now_ms: int, after: str = "") -> list[Due]:
@@ -43,14 +40,14 @@ def matching(registry: Registry, event: EventRow | Event, body: dict[str, Any] |
     for function in registry.listening(event.name):
         if function.id <= after:
             continue
-        if function.limits or any(trigger.where for trigger in function.triggers):
+        if function.rules.any or any(trigger.where for trigger in function.triggers):
             if body is None:
                 body = event_body(event)
             if not starts(function, event.name, body, now_ms):
                 continue
-            due.append(Due(function, function.gating_keys(body, now_ms)))
+            due.append(Due(function, function.rules.gates(body, now_ms)))
         else:
-            due.append(Due(function, ()))
+            due.append(Due(function, OPEN))
     return due
 
 
@@ -85,14 +82,12 @@ def select_meetings(view: View, received: EventsReceived) -> list[Selection]:
 
 
 def select_due(key: str, event_id: str, due: list[Due]) -> list[Select]:
-    """The dedup rows and lanes of runs to be, and the names of events that may cancel them."""
+    """The dedup rows of runs to be, and what asking for them looks at."""
     selections: list[Select] = []
     for one in due[:FANOUT_MAX]:
         if key != event_id:
             selections.append(Select("dedups", (one.function.id, key)))
-        if one.keys:
-            selections += [Select("lanes", lane_id(one.function.id, one.keys)), Select("clocks", one.function.id)]
-        selections += [Select("topics", rule.event) for rule in one.function.config.cancel]
+        selections += select_asked(one.function, one.gates)
     return selections
 
 
@@ -136,9 +131,8 @@ def route(decision: Decision, event: EventRow, begun: set[tuple[str, str]], afte
     due = matching(decision.registry, event, body, now_ms, after)
     commands: list[Command | Effect] = []
     runs = 0
-    for one in due[:FANOUT_MAX]:
+    for i, one in enumerate(due[:FANOUT_MAX]):
         function_id = one.function.id
-        run_id = derived_ulid(event.received_ms, function_id, event.id)
         if event.key != event.id:
             if (function_id, event.key) in begun:
                 continue
@@ -146,22 +140,31 @@ def route(decision: Decision, event: EventRow, begun: set[tuple[str, str]], afte
             earlier = view.dedup(function_id, event.key)
             if earlier is not None and earlier.expires_ms > now_ms:
                 continue
-            commands.append(SetRow(Dedup(function_id=function_id, event_key=event.key, run_id=run_id, expires_ms=now_ms + DEDUP_MS)))
-        commands += begin_run(
-            decision,
-            one.function,
-            run_id=run_id,
+        if is_to_end_what_begins_here(decision, one):
+            # The run that has the name is made by this very transition, and can be ended only when that is committed.
+            after = due[i - 1].function.id if i else after
+            return [*commands, *route_later(event, after, now_ms, first=view.timers.rows.get(f"route/{event.id}") is None)], runs
+        wish = Wish(
+            function=one.function,
+            run_id=derived_ulid(event.received_ms, function_id, event.id),
             event_ids=(event.id,),
-            keys=one.keys,
             cause="event" if event.run_id is None else "lifecycle",
             origin=event.run_id,
             due_ms=event.ts,
             body=lambda: body_of(view, event),
+            gates=one.gates,
         )
+        commands += ask_for_event(decision, wish, event)
         runs += 1
     if len(due) > FANOUT_MAX:
         commands += route_later(event, due[FANOUT_MAX - 1].function.id, now_ms, first=view.timers.rows.get(f"route/{event.id}") is None)
     return commands, runs
+
+
+def is_to_end_what_begins_here(decision: Decision, due: Due) -> bool:
+    """Whether the run would end a singleton that this transition makes."""
+    rule, name_id = due.function.rules.singleton, due.gates.name
+    return rule is not None and name_id is not None and rule.mode == "cancel" and decision.ledger.is_taken_here(name_id)
 
 
 def route_later(event: EventRow, after: str, now_ms: int, *, first: bool) -> list[Command | Effect]:

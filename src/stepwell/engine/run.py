@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from stepwell.engine.commands import Command, Effect, Put, TimerSet
 from stepwell.engine.decision import Decision
 from stepwell.engine.lanes import lane_id, limit_timer
-from stepwell.engine.model import Item, Run, RunStatus, Timer, TimerKind
+from stepwell.engine.model import Cause, Item, Run, RunStatus, Timer, TimerKind
 from stepwell.engine.registry import Function
 from stepwell.protocol.durations import parse_due_ms
 
@@ -54,14 +54,16 @@ def begin_run(
     run_id: str,
     event_ids: tuple[str, ...],
     keys: tuple[str, ...],
-    cause: Literal["event", "rerun", "lifecycle", "invoke", "cron"],
+    cause: Cause,
     origin: str | None,
     due_ms: int,
     body: Callable[[], dict[str, Any]],
+    ahead_ms: int = 0,
+    named: bool = False,
 ) -> list[Command | Effect]:
     """A queued run and its first item: ready at once, or by a timer where it is due later. With its limits and cancel rules.
 
-    `body` gives the first event as expressions see it.
+    `body` gives the first event as expressions see it; `ahead_ms` is its priority; `named`: it has a singleton's name.
     """
     now_ms = decision.now_ms
     config = function.config
@@ -76,10 +78,10 @@ def begin_run(
         origin=origin,
         lane_id=lane_id(function.id, keys),
         keys=keys,
-        order_ms=now_ms,
+        order_ms=now_ms - ahead_ms,
         created_ms=now_ms,
         calls=1,
-        guarded=bool(config.cancel) or config.timeouts is not None,
+        guarded=named or bool(config.cancel) or config.timeouts is not None,
     )
     commands: list[Command | Effect] = [Put(run)]
     for i, rule in enumerate(config.cancel):

@@ -16,9 +16,9 @@ from stepwell.engine.commands import Command, Delete, Effect, Put, SetRow, Timer
 from stepwell.engine.decision import Decision
 from stepwell.engine.ending import settle
 from stepwell.engine.events import event_body
+from stepwell.engine.flow.scheduling import Wish, ask_at_once, unbatched
 from stepwell.engine.model import EventRow, Schedule, Timer, TimerKind
 from stepwell.engine.registry import Function, Registry
-from stepwell.engine.run import begin_run
 from stepwell.engine.selection import cron_of
 from stepwell.engine.view import Select, Selection, View
 from stepwell.protocol.config import FunctionConfig, Trigger
@@ -113,17 +113,17 @@ def fire(registry: Registry, view: View, function: Function, trigger: Trigger, s
     )
     body = event_body(event)
     decision = Decision(registry, view, now_ms)
-    commands = begin_run(
-        decision,
-        function,
+    wish = Wish(
+        function=function,
         run_id=derived_ulid(scheduled_ms, function.id, trigger.cron),
         event_ids=(event.id,),
-        keys=function.gating_keys(body, now_ms),
         cause="cron",
         origin=trigger.cron,
         due_ms=now_ms,
         body=lambda: body,
+        gates=unbatched(function.rules.gates(body, now_ms)),
     )
+    commands, _ = ask_at_once(decision, wish)
     return [Put(event), *commands, *settle(decision)]
 
 

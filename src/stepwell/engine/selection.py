@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from stepwell.engine.flow.keys import THROTTLE, gating, of_calls, of_runs, of_throttles
 from stepwell.engine.model import Item, Key, Lane, Name, Row, Run, Timer, TimerKind, Wait
 from stepwell.engine.tables import SCAN_TABLE, behind
 from stepwell.engine.view import Scan, Select, Selection, View
@@ -34,6 +35,9 @@ MEET_BY_CURSOR = 100
 CANCEL_BY_CURSOR = 100
 """Runs that one step of a bulk cancellation looks at."""
 
+SWEEP_AT_ONCE = 500
+"""Rows of each kind that one step of the sweep takes away."""
+
 CLAIM_OF_LANE = 64
 """Items that one claim looks at in a lane, where a function has one."""
 
@@ -41,29 +45,46 @@ CLAIM_OF_MANY = 8
 """Items that one claim looks at in each lane, where a function has many."""
 
 
+OWN = ("fn/", "run/fn/", "throttle/")
+"""What the keys begin with that no other function has."""
+
+
 def may_be_shared(keys: tuple[str, ...], counter_id: str) -> bool:
     """Whether lanes with other keys can hold this one too: it is one of several, or its scope is wider than the function."""
-    return len(keys) > 1 or not counter_id.startswith("fn/")
+    return len(keys) > 1 or not counter_id.startswith(OWN)
 
 
 def item_release(item: Item) -> Iterable[Selection]:
     """What giving an item's slots back touches: its counters, and the first lanes that each of them shut."""
-    for counter_id in item.keys:
+    for counter_id in of_calls(item.keys):
         yield Select("counters", counter_id)
         yield Scan("shut_lanes", counter_id, OPEN_AT_ONCE)
 
 
+def item_gates(item: Item) -> Iterable[Selection]:
+    """What may refuse an item's claim."""
+    for counter_id in gating(item.keys):
+        yield Select("rates" if counter_id.startswith(THROTTLE) else "counters", counter_id)
+
+
 def run_lane(run: Run) -> Iterable[Selection]:
-    """What putting an item of the run into its lane touches. A lane without keys has no row."""
+    """What putting an item of the run into its lane touches, and what its end gives back. A lane without keys has no row."""
     if run.keys:
         yield Select("lanes", run.lane_id)
         yield Select("clocks", run.function_id)
+        for counter_id in of_runs(run.keys):
+            yield Select("counters", counter_id)
+            yield Scan("shut_lanes", counter_id, OPEN_AT_ONCE)
 
 
 def lane_counters(lane: Lane) -> Iterable[Selection]:
     """What gates a lane; for keys that other lanes may hold too, whether one of them waits for an opening."""
-    for counter_id in lane.keys:
-        yield Select("counters", counter_id)
+    for counter_id in of_throttles(lane.keys):
+        yield Select("rates", counter_id)
+        yield Select("timers", f"admit/{counter_id}")
+    for counter_id in gating(lane.keys):
+        if not counter_id.startswith(THROTTLE):
+            yield Select("counters", counter_id)
         if may_be_shared(lane.keys, counter_id):
             yield Scan("shut_lanes", counter_id, 1)
             yield Select("timers", f"open/{counter_id}")
@@ -79,8 +100,8 @@ def timer_subject(timer: Timer) -> Iterable[Selection]:
             yield Select("steps", (timer.run_id, timer.ref))
         case TimerKind.ROUTE:
             yield Select("events", timer.ref, ("run",))
-        case TimerKind.OPEN:
-            yield Select("counters", timer.ref)
+        case TimerKind.OPEN | TimerKind.ADMIT:
+            yield Select("rates" if timer.ref.startswith(THROTTLE) else "counters", timer.ref)
             yield Scan("shut_lanes", timer.ref, OPEN_BY_CURSOR)
         case TimerKind.RETURN:
             yield Select("holders", timer.ref)
@@ -94,9 +115,13 @@ def timer_subject(timer: Timer) -> Iterable[Selection]:
             yield Scan("waits_of", behind(lookup, after), MEET_BY_CURSOR, ("resume",))
         case TimerKind.CRON:
             yield Select("schedules", (timer.ref, cron_of(timer)))
+        case TimerKind.HOLD:
+            yield Select("holds", timer.ref, ("event",))
+        case TimerKind.REOPEN:
+            yield Scan("function_lanes", behind(timer.ref, timer.after), OPEN_BY_CURSOR)
         case TimerKind.CANCEL:
             yield Select("cancellations", timer.ref)
-        case TimerKind.ITEM | TimerKind.LIMIT:
+        case TimerKind.ITEM | TimerKind.LIMIT | TimerKind.SWEEP:
             pass
 
 
@@ -131,7 +156,7 @@ def name_owner(name: Name) -> Iterable[Selection]:
 RELATIONS: dict[tuple[str, str], Callable[[Any], Iterable[Selection]]] = {
     ("items", "release"): item_release,
     ("items", "run"): lambda item: [Select("runs", item.run_id, ("lane",))],
-    ("items", "counters"): lambda item: [Select("counters", key) for key in item.keys],
+    ("items", "counters"): item_gates,
     ("runs", "lane"): run_lane,
     ("runs", "events"): lambda run: [Select("events", event_id) for event_id in run.event_ids],
     ("lanes", "counters"): lane_counters,
@@ -141,6 +166,8 @@ RELATIONS: dict[tuple[str, str], Callable[[Any], Iterable[Selection]]] = {
     ("runs", "invoker"): invoker,
     ("waits", "resume"): wait_subject,
     ("names", "owner"): name_owner,
+    ("names", "run"): lambda name: [Select("runs", name.run_id, ("lane", "invoker"))],
+    ("holds", "event"): lambda hold: [Select("events", hold.events[0], ("run",))],
     ("events", "run"): lambda event: [Select("runs", event.run_id, ("events",))] if event.run_id is not None else [],
 }
 

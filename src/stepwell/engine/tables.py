@@ -55,9 +55,13 @@ SPECS: dict[str, Spec] = {
             {
                 "ready": lambda lane: lane.function_id if lane.state is LaneState.READY else None,
                 "shut_by": lambda lane: lane.shut_by,
+                "shut": lambda lane: lane.function_id if lane.state is LaneState.SHUT else None,
             },
         ),
         Spec("counters", model.Counter, ("id",)),
+        Spec("rates", model.Rate, ("id",)),
+        Spec("holds", model.Hold, ("id",)),
+        Spec("members", model.Member, ("event_id", "run_id")),
         Spec("clocks", model.FairClock, ("function_id",)),
         Spec("topics", model.Topic, ("name",)),
         Spec("waits", model.Wait, ("run_id", "id"), {"run": lambda wait: wait.run_id, "lookup": lambda wait: wait.lookup}),
@@ -142,6 +146,9 @@ class Tables:
         self.items: Table[model.Item] = Table(SPECS["items"])
         self.lanes: Table[model.Lane] = Table(SPECS["lanes"])
         self.counters: Table[model.Counter] = Table(SPECS["counters"])
+        self.rates: Table[model.Rate] = Table(SPECS["rates"])
+        self.holds: Table[model.Hold] = Table(SPECS["holds"])
+        self.members: Table[model.Member] = Table(SPECS["members"])
         self.clocks: Table[model.FairClock] = Table(SPECS["clocks"])
         self.topics: Table[model.Topic] = Table(SPECS["topics"])
         self.waits: Table[model.Wait] = Table(SPECS["waits"])
@@ -165,7 +172,22 @@ class Tables:
 
     def shut_lanes(self, counter_id: str) -> list[model.Lane]:
         """The lanes that a counter shut, in the order in which they are opened."""
-        return sorted(self.lanes.find("shut_by", counter_id), key=lambda lane: (lane.tag, lane.id))
+        return sorted(self.lanes.find("shut_by", counter_id), key=lambda lane: (-lane.shut_at, lane.tag, lane.id))
+
+    def function_lanes(self, value: str) -> list[model.Lane]:
+        """A function's shut lanes, those behind an id (`behind`)."""
+        function_id, _, after = value.partition("\n")
+        return sorted((lane for lane in self.lanes.find("shut", function_id) if lane.id > after), key=lambda lane: lane.id)
+
+    def old_dedups(self, value: str) -> list[model.Dedup]:
+        """Event keys that are remembered no longer than until a time."""
+        old = (dedup for dedup in self.dedups if dedup.expires_ms <= int(value))
+        return sorted(old, key=lambda dedup: (dedup.expires_ms, dedup.function_id, dedup.event_key))
+
+    def old_rates(self, value: str) -> list[model.Rate]:
+        """Rates that are at rest since a time, in milliseconds."""
+        old = (rate for rate in self.rates if rate.until_us <= int(value) * 1000)
+        return sorted(old, key=lambda rate: (rate.until_us, rate.id))
 
     def holder_items(self, holder: str) -> list[model.Item]:
         """The items that a holder has leased."""
@@ -196,6 +218,9 @@ SCANS: dict[str, Callable[[Tables, str], list[Any]]] = {
     "ready_lanes": Tables.ready_lanes,
     "lane_items": Tables.lane_items,
     "shut_lanes": Tables.shut_lanes,
+    "function_lanes": Tables.function_lanes,
+    "old_dedups": Tables.old_dedups,
+    "old_rates": Tables.old_rates,
     "holder_items": Tables.holder_items,
     "waits_of": Tables.waits_of,
     "live_runs": Tables.live_runs,
@@ -205,6 +230,9 @@ SCAN_TABLE: dict[str, str] = {
     "ready_lanes": "lanes",
     "lane_items": "items",
     "shut_lanes": "lanes",
+    "function_lanes": "lanes",
+    "old_dedups": "dedups",
+    "old_rates": "rates",
     "holder_items": "items",
     "waits_of": "waits",
     "live_runs": "runs",

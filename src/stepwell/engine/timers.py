@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from typing import assert_never
+from typing import Any, assert_never
+
+import msgspec
 
 from stepwell.engine.advance import advance_of, error_json
 from stepwell.engine.cancelling import on_cancel
-from stepwell.engine.commands import Command, Delete, Effect, TimerSet
+from stepwell.engine.commands import Command, Delete, Effect, SetRow, TimerSet
 from stepwell.engine.decision import Decision
 from stepwell.engine.ending import settle
+from stepwell.engine.flow.scheduling import on_hold_due
 from stepwell.engine.holders import on_return
 from stepwell.engine.inputs import TimerDue
 from stepwell.engine.lanes import Lanes
 from stepwell.engine.meeting import on_meet
-from stepwell.engine.model import RunStatus, Timer, TimerKind
+from stepwell.engine.model import Lane, RunStatus, Timer, TimerKind
 from stepwell.engine.registry import Registry
 from stepwell.engine.resume import op_of, resume
 from stepwell.engine.routing import on_route
 from stepwell.engine.schedules import on_tick
-from stepwell.engine.selection import OPEN_BY_CURSOR
-from stepwell.engine.view import Select, Selection, View
+from stepwell.engine.selection import OPEN_BY_CURSOR, SWEEP_AT_ONCE
+from stepwell.engine.tables import SPECS, behind
+from stepwell.engine.view import Scan, Select, Selection, View
 
 
 def select_timer(due: TimerDue) -> list[Selection]:
@@ -43,7 +47,7 @@ def on_timer_due(registry: Registry, view: View, due: TimerDue, now_ms: int) -> 
         case TimerKind.LIMIT:
             return on_limit(registry, view, timer, now_ms)
         case TimerKind.ITEM:
-            return on_item_due(registry, view, timer)
+            return on_item_due(registry, view, timer, now_ms)
         case TimerKind.CRON:
             return on_tick(registry, view, timer, now_ms)
         case TimerKind.ROUTE:
@@ -56,6 +60,14 @@ def on_timer_due(registry: Registry, view: View, due: TimerDue, now_ms: int) -> 
             return on_return(registry, view, timer, now_ms)
         case TimerKind.OPEN:
             return on_open(registry, view, timer, now_ms)
+        case TimerKind.ADMIT:
+            return on_admit(registry, view, timer, now_ms)
+        case TimerKind.REOPEN:
+            return on_reopen(registry, view, timer, now_ms)
+        case TimerKind.HOLD:
+            return on_hold_due(registry, view, timer, now_ms)
+        case TimerKind.SWEEP:
+            return on_sweep(view, timer, now_ms)
         case _:
             assert_never(timer.kind)
 
@@ -101,10 +113,10 @@ def on_limit(registry: Registry, view: View, timer: Timer, now_ms: int) -> list[
     return [Delete("timers", timer.id), *settle(decision)]
 
 
-def on_item_due(registry: Registry, view: View, timer: Timer) -> list[Command | Effect]:
+def on_item_due(registry: Registry, view: View, timer: Timer, now_ms: int) -> list[Command | Effect]:
     """A backoff or a delayed start is over: the item is ready."""
     assert timer.item is not None
-    lanes = Lanes(registry, view)
+    lanes = Lanes(registry, view, now_ms)
     lanes.put(timer.item)
     return [Delete("timers", timer.id), *lanes.commands()]
 
@@ -112,9 +124,59 @@ def on_item_due(registry: Registry, view: View, timer: Timer) -> list[Command | 
 def on_open(registry: Registry, view: View, timer: Timer, now_ms: int) -> list[Command | Effect]:
     """One step of an opening cursor."""
     before = view.scan("shut_lanes", timer.ref, OPEN_BY_CURSOR)
-    lanes = Lanes(registry, view)
-    opened = lanes.open(timer.ref, OPEN_BY_CURSOR)
+    lanes = Lanes(registry, view, now_ms)
+    opened = lanes.open_shut_by(timer.ref, OPEN_BY_CURSOR)
     if opened and opened == len(before) and view.more("shut_lanes", timer.ref, OPEN_BY_CURSOR):
         # All that were seen are open and the key has room yet: there may be more. A full key's next release opens the others.
         return [*lanes.commands(), TimerSet(timer.id, now_ms)]
     return [Delete("timers", timer.id), *lanes.commands()]
+
+
+def on_admit(registry: Registry, view: View, timer: Timer, now_ms: int) -> list[Command | Effect]:
+    """A throttle admits starts again: as many lanes open as it has room for, and the timer comes back for the others."""
+    shut: list[Lane] = view.scan("shut_lanes", timer.ref, OPEN_BY_CURSOR)
+    lanes = Lanes(registry, view, now_ms)
+    opened = lanes.open_shut_by(timer.ref, OPEN_BY_CURSOR)
+    if opened == len(shut) and not view.more("shut_lanes", timer.ref, OPEN_BY_CURSOR):
+        return [Delete("timers", timer.id), *lanes.commands()]
+    throttle = registry.functions[shut[0].function_id].rules.throttle_of(timer.ref) if shut else None
+    due_ms = now_ms if throttle is None else throttle.next_ms(view.get("rates", timer.ref), now_ms, opened)
+    return [SetRow(msgspec.structs.replace(timer, due_ms=due_ms)), TimerSet(timer.id, due_ms), *lanes.commands()]
+
+
+def on_reopen(registry: Registry, view: View, timer: Timer, now_ms: int) -> list[Command | Effect]:
+    """One step of the cursor over a function's shut lanes."""
+    scan = behind(timer.ref, timer.after)
+    shut: list[Lane] = view.scan("function_lanes", scan, OPEN_BY_CURSOR)
+    lanes = Lanes(registry, view, now_ms)
+    for lane in shut:
+        lanes.open(lane)
+    if shut and view.more("function_lanes", scan, OPEN_BY_CURSOR):
+        return [SetRow(msgspec.structs.replace(timer, after=shut[-1].id)), TimerSet(timer.id, now_ms), *lanes.commands()]
+    return [Delete("timers", timer.id), *lanes.commands()]
+
+
+SWEEP_MS = 60_000
+"""How often what has expired is taken away."""
+
+SWEEP_KEEPS_MS = 15 * 60_000
+"""How long it is kept beyond its end, for a clock that is set back."""
+
+
+def on_sweep(view: View, timer: Timer, now_ms: int) -> list[Command | Effect]:
+    """Take away event keys that are remembered no longer and rates that are at rest, so many at a time."""
+    old: list[tuple[str, Any]] = []
+    more = False
+    until = str(now_ms - SWEEP_KEEPS_MS)
+    view.require_scan(Scan("old_dedups", until, SWEEP_AT_ONCE))
+    view.require_scan(Scan("old_rates", until, SWEEP_AT_ONCE))
+    for table, scan in (("dedups", "old_dedups"), ("rates", "old_rates")):
+        rows = view.scan(scan, until, SWEEP_AT_ONCE)
+        more = more or len(rows) == SWEEP_AT_ONCE
+        old += [(table, SPECS[table].key_of(row)) for row in rows]
+    due_ms = now_ms if more else now_ms + SWEEP_MS
+    return [
+        *(Delete(table, key) for table, key in old),
+        SetRow(msgspec.structs.replace(timer, due_ms=due_ms)),
+        TimerSet(timer.id, due_ms),
+    ]

@@ -36,12 +36,13 @@ class Trigger(_Config, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Concurrency(_Config, frozen=True, kw_only=True, omit_defaults=True):
-    """A limit of calls (`per` step) or of whole runs (`per` run). Limit 0: unlimited."""
+    """A limit of calls (`per` step) or of whole runs (`per` run). Limit 0: unlimited. `weight`: how much of the share a value has."""
 
     limit: int
     key: str | None = None
     scope: Literal["fn", "env", "account"] = "fn"
     per: Literal["step", "run"] = "step"
+    weight: str | None = None
 
 
 class Throttle(_Config, frozen=True, kw_only=True, omit_defaults=True):
@@ -123,6 +124,18 @@ class FunctionConfig(_Config, frozen=True, kw_only=True, omit_defaults=True):
     timeouts: Timeouts | None = None
 
 
+class Override(_Config, frozen=True, kw_only=True, omit_defaults=True):
+    """What a person has changed of a function since its sync: limits by their place, its throttle, its weight among others.
+
+    The next sync says otherwise, unless it is pinned.
+    """
+
+    limits: dict[str, int] = {}
+    throttle: Throttle | None = None
+    weight: int | None = None
+    pinned: bool = False
+
+
 class Registration(msgspec.Struct, frozen=True, kw_only=True):
     """An app and its functions, as it registers itself. `checksum` is of what was told, whatever its order."""
 
@@ -136,6 +149,7 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _stored = msgspec.json.Decoder(FunctionConfig)
+_override = msgspec.json.Decoder(Override)
 _encoder = msgspec.json.Encoder(order="sorted")
 
 
@@ -147,3 +161,25 @@ def config_json(config: FunctionConfig) -> Json:
 def config_from_json(stored: Json) -> FunctionConfig:
     """A stored configuration."""
     return _stored.decode(stored)
+
+
+def override_json(override: Override) -> Json:
+    """An override as it is stored."""
+    return _encoder.encode(override)
+
+
+def override_from_json(stored: Json) -> Override:
+    """A stored override."""
+    return _override.decode(stored)
+
+
+def overridden(config: FunctionConfig, override: Override) -> FunctionConfig:
+    """The configuration with what a person has changed. `limits` names a limit by its place, from 0; one beyond the others is new."""
+    limits = list(config.concurrency)
+    for place, limit in sorted(override.limits.items(), key=lambda item: int(item[0])):
+        if int(place) < len(limits):
+            limits[int(place)] = msgspec.structs.replace(limits[int(place)], limit=limit)
+        else:
+            limits.append(Concurrency(limit=limit))
+    throttle = override.throttle if override.throttle is not None else config.throttle
+    return msgspec.structs.replace(config, concurrency=tuple(limits), throttle=throttle)

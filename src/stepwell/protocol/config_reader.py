@@ -185,7 +185,10 @@ def _limit(value: Any, where: str, per: Literal["step", "run"]) -> Concurrency:
     if scope != "fn" and key is None:
         raise ProtocolError(f"{where}.scope {scope!r} needs a key, by which functions share the limit")
     limit = _whole(fields.get("limit", 0), f"{where}.limit", at_least=0)
-    return Concurrency(limit=limit, key=key, scope=scope, per=per)
+    weight = _expression(fields, "weight", f"{where}.")
+    if weight is not None and key is None:
+        raise ProtocolError(f"{where}.weight needs a key: it weighs the key's values against each other")
+    return Concurrency(limit=limit, key=key, scope=scope, per=per, weight=weight)
 
 
 def _throttle(fields: Fields) -> Throttle:

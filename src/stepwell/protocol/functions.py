@@ -20,6 +20,7 @@ from stepwell.protocol.config import (
     Concurrency,
     Debounce,
     FunctionConfig,
+    Override,
     RateLimit,
     Registration,
     Singleton,
@@ -28,6 +29,9 @@ from stepwell.protocol.config import (
     Trigger,
     config_from_json,
     config_json,
+    overridden,
+    override_from_json,
+    override_json,
 )
 from stepwell.protocol.config_reader import check_event_pattern
 from stepwell.protocol.cron import check_cron
@@ -48,6 +52,7 @@ __all__ = [
     "Concurrency",
     "Debounce",
     "FunctionConfig",
+    "Override",
     "RateLimit",
     "Registration",
     "Singleton",
@@ -60,6 +65,9 @@ __all__ = [
     "config_json",
     "encode_function",
     "encode_registration",
+    "overridden",
+    "override_from_json",
+    "override_json",
     "parse_functions",
     "parse_registration",
     "registration",

@@ -17,9 +17,8 @@ import msgspec
 
 from stepwell.engine.commands import Call, Keep, RegistryChanged, Reply, RunEnded, TimerSet, Wake
 from stepwell.engine.inputs import (
+    CHANGES_REGISTRY,
     AnyInput,
-    AppRemoved,
-    AppSynced,
     CallAnswered,
     CallsReturned,
     Claim,
@@ -267,8 +266,8 @@ class Node:
         for source in (self._answers, self._requests, self._claims):
             while source and len(group) < GROUP_MAX:
                 entry = source.popleft()
-                if isinstance(entry[0], AppSynced | AppRemoved):
-                    # What follows a sync is decided with the functions it brought: it ends its group.
+                if isinstance(entry[0], CHANGES_REGISTRY):
+                    # What follows is decided with the functions as they are then.
                     group.append(entry)
                     return group
                 group.append(entry)

@@ -7,8 +7,8 @@ from typing import Any
 from stepwell.engine.advance import Advance, error_json
 from stepwell.engine.commands import Put
 from stepwell.engine.events import event_body
+from stepwell.engine.flow.scheduling import Wish, ask_at_once, unbatched
 from stepwell.engine.model import EventRow, Item, RunStatus, Timer, TimerKind
-from stepwell.engine.run import begin_run
 from stepwell.errors import ProtocolError
 from stepwell.protocol.calls import Failed
 from stepwell.protocol.codec import canonical
@@ -33,9 +33,7 @@ def on_invoke(advance: Advance, op: Op, item: Item, worker: str) -> Failed | Non
         return Failed(error=error_json("InvalidInvoke", str(error)), retriable=True)
     function = advance.registry.named(asked) if isinstance(asked, str) else None
     if function is None:
-        missing = error_json("InngestInvokeFunctionNotFound", f"could not find function with ID: {asked}")
-        if advance.finish(op, b'{"error":' + missing + b"}", item, failed=True):
-            advance.rediscover(op, "-failure")
+        fail(advance, op, item, "InngestInvokeFunctionNotFound", f"could not find function with ID: {asked}")
         return None
     if not advance.is_new(op.id):
         return None
@@ -54,23 +52,34 @@ def on_invoke(advance: Advance, op: Op, item: Item, worker: str) -> Failed | Non
     )
     child_id = derived_ulid(now_ms, function.id, event.id)
     body = event_body(event)
-    advance.write(
-        Put(event),
-        *begin_run(
-            advance.decision,
-            function,
-            run_id=child_id,
-            event_ids=(event.id,),
-            keys=function.gating_keys(body, now_ms),
-            cause="invoke",
-            origin=correlation,
-            due_ms=event.ts,
-            body=lambda: body,
-        ),
+    wish = Wish(
+        function=function,
+        run_id=child_id,
+        event_ids=(event.id,),
+        cause="invoke",
+        origin=correlation,
+        due_ms=event.ts,
+        body=lambda: body,
+        gates=unbatched(function.rules.gates(body, now_ms)),
     )
+    commands, skipped = ask_at_once(advance.decision, wish)
+    advance.write(Put(event), *commands)
+    if skipped is not None:
+        fail(advance, op, item, "InngestInvokeSkipped", SKIPPED.get(skipped, f"invoked function was skipped: {skipped}"))
+        return None
     timer = Timer(id=f"wait/{run.id}/{op.id}", due_ms=until_ms, kind=TimerKind.TIMEOUT, run_id=run.id, ref=op.id)
     advance.wait(op, timer, ref=child_id)
     return None
+
+
+SKIPPED = {"rate limit": "invoked function is rate limited", "idempotency": "invoked function is rate limited by its idempotency key"}
+"""What a step is told of an invoked run that its function's settings did not let begin (§5.4)."""
+
+
+def fail(advance: Advance, op: Op, item: Item, name: str, message: str) -> None:
+    """The step ends with an error at once; another try would end so too."""
+    if advance.finish(op, b'{"error":' + error_json(name, message) + b"}", item, failed=True):
+        advance.rediscover(op, "-failure")
 
 
 def invoked_event(

@@ -8,7 +8,7 @@ ORDER BY name;
 
 -- name: catalogue_functions
 -- Every function.
-SELECT id, uuid, app_name, name, config, version, keyed, paused, archived
+SELECT id, uuid, app_name, name, config, version, keyed, paused, archived, draining, override
 FROM functions
 ORDER BY id;
 
@@ -87,11 +87,12 @@ ORDER BY id DESC
 LIMIT :limit;
 
 -- name: runs_of_event
--- The runs that an event started.
+-- The runs that an event started, alone or with others.
 SELECT id, function_id, function_version, app_name, event_ids, status, cause, origin, lane_id, keys, order_ms, created_ms, started_ms,
     ended_ms, request_version, force_plan, pending, pending_key, steps, finished, state_bytes, calls, waits, output, reason, guarded
 FROM runs
 WHERE first_event_id = :event_id
+   OR id IN (SELECT run_id FROM members WHERE event_id = :event_id)
 ORDER BY id
 LIMIT :limit;
 

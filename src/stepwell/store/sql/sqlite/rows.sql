@@ -74,10 +74,10 @@ WHERE name IN (SELECT value FROM json_each(:keys));
 
 -- name: insert_functions
 -- New functions.
-INSERT INTO functions (id, uuid, app_name, name, config, version, keyed, paused, archived)
+INSERT INTO functions (id, uuid, app_name, name, config, version, keyed, paused, archived, draining, override)
 VALUES :rows;
 
--- name: update_functions (id, uuid, app_name, name, config, version, keyed, paused, archived)
+-- name: update_functions (id, uuid, app_name, name, config, version, keyed, paused, archived, draining, override)
 -- What may change of functions.
 UPDATE functions
 SET uuid = changed.column2,
@@ -87,7 +87,9 @@ SET uuid = changed.column2,
     version = changed.column6,
     keyed = changed.column7,
     paused = changed.column8,
-    archived = changed.column9
+    archived = changed.column9,
+    draining = changed.column10,
+    override = changed.column11
 FROM (VALUES :rows) AS changed
 WHERE functions.id = changed.column1;
 
@@ -98,7 +100,7 @@ WHERE id IN (SELECT value FROM json_each(:keys));
 
 -- name: select_functions
 -- Functions by key.
-SELECT id, uuid, app_name, name, config, version, keyed, paused, archived
+SELECT id, uuid, app_name, name, config, version, keyed, paused, archived, draining, override
 FROM functions
 WHERE id IN (SELECT value FROM json_each(:keys));
 
@@ -189,14 +191,15 @@ WHERE id IN (SELECT value FROM json_each(:keys));
 INSERT INTO items (id, run_id, function_id, lane_id, keys, starts, order_ms, step_id, attempt, fence, losses, holder, leased_ms)
 VALUES :rows;
 
--- name: update_items (id, attempt, fence, losses, holder, leased_ms)
+-- name: update_items (id, attempt, fence, losses, holder, leased_ms, starts)
 -- What may change of items.
 UPDATE items
 SET attempt = changed.column2,
     fence = changed.column3,
     losses = changed.column4,
     holder = changed.column5,
-    leased_ms = changed.column6
+    leased_ms = changed.column6,
+    starts = changed.column7
 FROM (VALUES :rows) AS changed
 WHERE items.id = changed.column1;
 
@@ -213,15 +216,16 @@ WHERE id IN (SELECT value FROM json_each(:keys));
 
 -- name: insert_lanes
 -- New lanes.
-INSERT INTO lanes (id, function_id, keys, state, shut_by, tag)
+INSERT INTO lanes (id, function_id, keys, state, shut_by, tag, shut_at)
 VALUES :rows;
 
--- name: update_lanes (id, state, shut_by, tag)
+-- name: update_lanes (id, state, shut_by, tag, shut_at)
 -- What may change of lanes.
 UPDATE lanes
 SET state = changed.column2,
     shut_by = changed.column3,
-    tag = changed.column4
+    tag = changed.column4,
+    shut_at = changed.column5
 FROM (VALUES :rows) AS changed
 WHERE lanes.id = changed.column1;
 
@@ -232,7 +236,7 @@ WHERE id IN (SELECT value FROM json_each(:keys));
 
 -- name: select_lanes
 -- Lanes by key.
-SELECT id, function_id, keys, state, shut_by, tag
+SELECT id, function_id, keys, state, shut_by, tag, shut_at
 FROM lanes
 WHERE id IN (SELECT value FROM json_each(:keys));
 
@@ -450,3 +454,69 @@ WHERE id IN (SELECT value FROM json_each(:keys));
 SELECT id, app_name, function_id, after_ms, before_ms, "where", created_ms
 FROM cancellations
 WHERE id IN (SELECT value FROM json_each(:keys));
+
+-- name: insert_rates
+-- New rates.
+INSERT INTO rates (id, used, until_us)
+VALUES :rows;
+
+-- name: update_rates (id, used, until_us)
+-- What may change of rates.
+UPDATE rates
+SET used = changed.column2,
+    until_us = changed.column3
+FROM (VALUES :rows) AS changed
+WHERE rates.id = changed.column1;
+
+-- name: delete_rates
+-- Rates that go.
+DELETE FROM rates
+WHERE id IN (SELECT value FROM json_each(:keys));
+
+-- name: select_rates
+-- Rates by key.
+SELECT id, used, until_us
+FROM rates
+WHERE id IN (SELECT value FROM json_each(:keys));
+
+-- name: insert_holds
+-- New open batches and debounces.
+INSERT INTO holds (id, function_id, events, keys, first_ms, due_ms, ts, size)
+VALUES :rows;
+
+-- name: update_holds (id, events, due_ms, ts, size)
+-- What may change of open batches and debounces.
+UPDATE holds
+SET events = changed.column2,
+    due_ms = changed.column3,
+    ts = changed.column4,
+    size = changed.column5
+FROM (VALUES :rows) AS changed
+WHERE holds.id = changed.column1;
+
+-- name: delete_holds
+-- Open batches and debounces that go.
+DELETE FROM holds
+WHERE id IN (SELECT value FROM json_each(:keys));
+
+-- name: select_holds
+-- Open batches and debounces by key.
+SELECT id, function_id, events, keys, first_ms, due_ms, ts, size
+FROM holds
+WHERE id IN (SELECT value FROM json_each(:keys));
+
+-- name: insert_members
+-- New events of batches.
+INSERT INTO members (event_id, run_id)
+VALUES :rows;
+
+-- name: delete_members
+-- Events of batches that go.
+DELETE FROM members
+WHERE (event_id, run_id) IN (SELECT value ->> 0, value ->> 1 FROM json_each(:keys));
+
+-- name: select_members
+-- Events of batches by key.
+SELECT event_id, run_id
+FROM members
+WHERE (event_id, run_id) IN (SELECT value ->> 0, value ->> 1 FROM json_each(:keys));

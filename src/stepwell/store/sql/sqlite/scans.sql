@@ -2,7 +2,7 @@
 
 -- name: ready_lanes
 -- A function's ready lanes, the least served first.
-SELECT id, function_id, keys, state, shut_by, tag
+SELECT id, function_id, keys, state, shut_by, tag, shut_at
 FROM lanes
 WHERE function_id = :value
   AND state = 'ready'
@@ -20,10 +20,36 @@ LIMIT :limit;
 
 -- name: shut_lanes
 -- The lanes that a key shut, in the order in which they are opened.
-SELECT id, function_id, keys, state, shut_by, tag
+SELECT id, function_id, keys, state, shut_by, tag, shut_at
 FROM lanes
 WHERE shut_by = :value
-ORDER BY tag, id
+ORDER BY shut_at DESC, tag, id
+LIMIT :limit;
+
+-- name: function_lanes
+-- A function's shut lanes, behind an id.
+SELECT id, function_id, keys, state, shut_by, tag, shut_at
+FROM lanes
+WHERE function_id = substr(:value, 1, instr(:value, char(10)) - 1)
+  AND id > substr(:value, instr(:value, char(10)) + 1)
+  AND state = 'shut'
+ORDER BY id
+LIMIT :limit;
+
+-- name: old_dedups
+-- Event keys that are remembered no longer than until a time.
+SELECT function_id, event_key, run_id, expires_ms
+FROM dedups
+WHERE expires_ms <= CAST(:value AS INTEGER)
+ORDER BY expires_ms, function_id, event_key
+LIMIT :limit;
+
+-- name: old_rates
+-- Rates that are at rest since a time.
+SELECT id, used, until_us
+FROM rates
+WHERE until_us <= CAST(:value AS INTEGER) * 1000
+ORDER BY until_us, id
 LIMIT :limit;
 
 -- name: holder_items
