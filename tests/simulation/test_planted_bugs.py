@@ -8,7 +8,25 @@ from typing import Any
 import msgspec
 import pytest
 
-from stepwell.engine import advance, calls, control, ending, holders, lanes, meeting, resume, routing, run, schedules, timers, topics, view
+from stepwell.engine import (
+    advance,
+    apps,
+    calls,
+    control,
+    ending,
+    holders,
+    lanes,
+    meeting,
+    resume,
+    routing,
+    run,
+    schedules,
+    tables,
+    timers,
+    topics,
+    view,
+)
+from stepwell.engine.flow import batch, changes, ledger, rate_limit, scheduling, throttle
 from stepwell.runtime import heart
 from tests.simulation.world import simulate
 
@@ -44,21 +62,18 @@ def nothing_is_charged(patch: pytest.MonkeyPatch) -> None:
 
 def limits_admit_one_more(patch: pytest.MonkeyPatch) -> None:
     """A key is full one too late."""
-    original = lanes._Take._refusing
+    original = lanes.room_of
 
-    def refusing(self: Any, item: Any) -> Any:
-        self._charges.update({key: self._charges.get(key, 0) - 1 for key in item.keys})
-        try:
-            return original(self, item)
-        finally:
-            self._charges.update({key: self._charges[key] + 1 for key in item.keys})
+    def room_of(rules: Any, view_: Any, key: str, taken: int, now_ms: int) -> int | None:
+        room = original(rules, view_, key, taken, now_ms)
+        return room if room is None or key.startswith("throttle/") else room + 1
 
-    patch.setattr(lanes._Take, "_refusing", refusing)
+    patch.setattr(lanes, "room_of", room_of)
 
 
 def shut_lanes_stay_shut(patch: pytest.MonkeyPatch) -> None:
     """A key that gets room opens nothing."""
-    patch.setattr(lanes.Lanes, "_open", lambda self, counter_id, running, limit: False)
+    patch.setattr(lanes.Lanes, "open_shut_by", lambda self, counter_id, limit: 0)
 
 
 def empty_lanes_are_not_readied(patch: pytest.MonkeyPatch) -> None:
@@ -161,7 +176,7 @@ def retries_are_forgotten(patch: pytest.MonkeyPatch) -> None:
 
 def due_items_are_not_put_in(patch: pytest.MonkeyPatch) -> None:
     """A backoff ends, and nothing follows."""
-    patch.setattr(timers, "on_item_due", lambda registry, view, timer: [timers.Delete("timers", timer.id)])
+    patch.setattr(timers, "on_item_due", lambda registry, view, timer, now_ms: [timers.Delete("timers", timer.id)])
 
 
 def sleeps_end_without_a_call(patch: pytest.MonkeyPatch) -> None:
@@ -269,7 +284,128 @@ def runs_end_with_their_invoker(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(advance, "advance_of", original)
 
 
+def throttles_admit_one_more(patch: pytest.MonkeyPatch) -> None:
+    """A throttle's burst is one too large."""
+    original = throttle.ThrottleRule.room
+    patch.setattr(throttle.ThrottleRule, "room", lambda self, rate, now_ms: original(self, rate, now_ms) + 1)
+
+
+def admissions_are_forgotten(patch: pytest.MonkeyPatch) -> None:
+    """A throttle that refuses sets no timer for its next admission."""
+    patch.setattr(lanes, "admit_timer", lambda counter_id, due_ms: lanes.Timer(id="admit/", due_ms=due_ms, kind=lanes.TimerKind.ADMIT))
+
+
+def admissions_open_one_lane(patch: pytest.MonkeyPatch) -> None:
+    """A throttle's admission opens one lane, and does not come back for the others."""
+    patch.setattr(timers, "on_admit", lambda registry, view_, timer, now_ms: one_lane(registry, view_, timer, now_ms))
+
+    def one_lane(registry: Any, view_: Any, timer: Any, now_ms: int) -> Any:
+        opening = lanes.Lanes(registry, view_, now_ms)
+        opening.open_shut_by(timer.ref, 1)
+        return [timers.Delete("timers", timer.id), *opening.commands()]
+
+
+def rate_limits_admit_one_more(patch: pytest.MonkeyPatch) -> None:
+    """A rate limit's window is full one too late."""
+    original = rate_limit.RateRule.taken
+
+    def taken(self: Any, rate: Any, counter_id: str, now_ms: int) -> Any:
+        return original(msgspec.structs.replace(self, limit=self.limit + 1), rate, counter_id, now_ms)
+
+    patch.setattr(rate_limit.RateRule, "taken", taken)
+
+
+def debounced_events_are_lost(patch: pytest.MonkeyPatch) -> None:
+    """A debounce that is due makes no run."""
+    original = scheduling.make
+    patch.setattr(scheduling, "make", lambda decision, wish: [] if "debounced" in wish.function.id else original(decision, wish))
+
+
+def debounces_are_never_due(patch: pytest.MonkeyPatch) -> None:
+    """A debounce that takes an event in keeps its old timer."""
+    original = ledger.Ledger.commands
+
+    def commands(self: Any) -> Any:
+        return [one for one in original(self) if not isinstance(getattr(one, "row", None), ledger.Timer)]
+
+    patch.setattr(ledger.Ledger, "commands", commands)
+
+
+def batches_take_one_more(patch: pytest.MonkeyPatch) -> None:
+    """A batch is full one too late."""
+    patch.setattr(batch.BatchRule, "is_full", lambda self, hold: len(hold.events) > self.size)
+
+
+def batches_forget_their_first(patch: pytest.MonkeyPatch) -> None:
+    """An event that joins a batch takes the place of those in it."""
+    original = batch.BatchRule.joined
+    patch.setattr(
+        batch.BatchRule, "joined", lambda self, hold, *rest: msgspec.structs.replace(original(self, hold, *rest), events=(rest[1].id,))
+    )
+
+
+def singletons_are_not_alone(patch: pytest.MonkeyPatch) -> None:
+    """A singleton's name is taken from the run that has it, which goes on."""
+    patch.setattr(scheduling, "blocked", lambda decision, wish: None)
+    patch.setattr(scheduling, "advance_of", lambda decision, row: Nobody())
+
+    class Nobody:
+        def ends(self, *how: Any) -> None: ...
+
+
+def singletons_keep_their_name(patch: pytest.MonkeyPatch) -> None:
+    """A singleton's name outlives its run."""
+    original = view.View.end_run
+
+    def end_run(self: Any, run_id: str) -> None:
+        kept = [name for name in self.names.find("run", run_id) if name.id.startswith("singleton/")]
+        original(self, run_id)
+        for name in kept:
+            self.names.put(name.id, name)
+
+    patch.setattr(view.View, "end_run", end_run)
+
+
+def runs_keep_their_slot(patch: pytest.MonkeyPatch) -> None:
+    """A limit of whole runs is never given back."""
+    patch.setattr(ending, "of_runs", lambda keys: ())
+
+
+def starts_are_counted_again(patch: pytest.MonkeyPatch) -> None:
+    """A call that is made again counts as a run's start once more."""
+    original = lanes.HoldItem
+    patch.setattr(lanes, "HoldItem", lambda item_id, holder, fence, leased_ms: original(item_id, holder, fence, leased_ms, 1))
+
+
+def paused_functions_go_on(patch: pytest.MonkeyPatch) -> None:
+    """A function that was paused stays so for its lanes: nothing opens them again."""
+    patch.setattr(changes, "reopen", lambda function_id, now_ms: [])
+    patch.setattr(apps, "reopen", lambda function_id, now_ms: [])
+
+
+def shared_keys_open_the_small_first(patch: pytest.MonkeyPatch) -> None:
+    """Of lanes that a shared key shut, those open first that have no room yet."""
+    patch.setattr(
+        tables.Tables, "shut_lanes", lambda self, key: sorted(self.lanes.find("shut_by", key), key=lambda lane: (lane.shut_at, lane.id))
+    )
+    patch.setitem(tables.SCANS, "shut_lanes", tables.Tables.shut_lanes)
+
+
 PLANTS: list[Plant] = [
+    throttles_admit_one_more,
+    admissions_are_forgotten,
+    admissions_open_one_lane,
+    rate_limits_admit_one_more,
+    debounced_events_are_lost,
+    debounces_are_never_due,
+    batches_take_one_more,
+    batches_forget_their_first,
+    singletons_are_not_alone,
+    singletons_keep_their_name,
+    runs_keep_their_slot,
+    starts_are_counted_again,
+    paused_functions_go_on,
+    shared_keys_open_the_small_first,
     events_meet_nobody,
     meetings_end_with_the_first,
     cursors_meet_who_came_later,

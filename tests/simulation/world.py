@@ -285,8 +285,9 @@ class World:
     def _tick(self, *, far: bool = False) -> None:
         """Time goes on, and what is due is told."""
         timers = sorted(self.tables.timers, key=lambda timer: (timer.due_ms, timer.id))
+        ends = [timer for timer in timers if timer.kind not in FOR_EVER] or timers
         if timers and (far or self.chance.random() < 0.5):
-            self.clock.ms = max(self.clock.ms, timers[0].due_ms)
+            self.clock.ms = max(self.clock.ms, ends[0].due_ms)
         else:
             self.clock.ms += self.chance.randint(1, 3_000)
         due = [TimerDue(timer.id) for timer in timers if timer.due_ms <= self.clock.ms]

@@ -52,7 +52,7 @@ class Dispatcher:
         self._submit, self._registry, self._drivers = submit, registry, drivers
         self._bodies, self._reader, self._clock, self._holder, self._calls_max = bodies, reader, clock, holder, calls_max
         self._awake: dict[str, None] = {}
-        self._served: dict[str, int] = {}
+        self._served: dict[str, float] = {}
         self._claiming = False
         self._open = True
         self._in_hand: dict[str, int] = {}
@@ -112,8 +112,12 @@ class Dispatcher:
         for driver, ids in by_driver.items():
             room = self._calls_max - self._out.get(driver, 0)
             ids.sort(key=lambda function_id: (self._served.get(function_id, 0), function_id))
-            for i, function_id in enumerate(ids[:room]):
-                share = max(1, (room - i) // (len(ids) - i)) if len(ids) > 1 else room
+            asked = ids[:room]
+            weights = sum(functions[function_id].weight for function_id in asked)
+            for i, function_id in enumerate(asked):
+                weight = functions[function_id].weight
+                share = max(1, min(room * weight // weights, room - (len(asked) - 1 - i)))
+                weights, room = weights - weight, room - share
                 asks.append(Ask(function_id, share))
                 del self._awake[function_id]
         return tuple(asks)
@@ -126,9 +130,11 @@ class Dispatcher:
             # The claim raised: its functions are asked again when something wakes them, and by the regular comparison.
             return
         claimed: Claimed = future.result()
-        floor = min(self._served.values(), default=0)
+        floor = min(self._served.values(), default=0.0)
+        functions = self._registry().functions
         for function_id, count in claimed.calls.items():
-            self._served[function_id] = max(self._served.get(function_id, floor), floor) + count
+            weight = functions[function_id].weight if function_id in functions else 1
+            self._served[function_id] = max(self._served.get(function_id, floor), floor) + count / weight
         for function_id in claimed.more:
             self._awake[function_id] = None
         self._claim()

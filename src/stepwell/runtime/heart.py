@@ -14,7 +14,7 @@ import msgspec
 from stepwell.engine.commands import Command, Effect, Refuse
 from stepwell.engine.inputs import AnyInput, EventsReceived
 from stepwell.engine.registry import Registry, Settings
-from stepwell.engine.view import Changes, IllegalChange, NotLoaded, View
+from stepwell.engine.view import Changes, IllegalChange, NotLoaded, Selection, View
 from stepwell.errors import Conflict, StoreUnavailable
 from stepwell.runtime.clock import Clock
 from stepwell.store.base import Store, Transaction
@@ -56,6 +56,13 @@ class Heart:
         """Read apps and functions anew, after a sync."""
         catalogue = await self._store.reader.catalogue()
         self.registry = Registry(catalogue.apps, catalogue.functions, self.registry.settings)
+
+    async def look(self, selections: Sequence[Selection]) -> View:
+        """Rows as they stand between two groups, for questions; nothing is decided."""
+        view = View()
+        async with self._store.transaction() as tx:
+            await tx.load(selections, view)
+        return view
 
     async def handle(self, inputs: Sequence[AnyInput]) -> Beat:
         """One heartbeat. Raises `StoreUnavailable` where the outcome is unknown; the same inputs may then be given again."""

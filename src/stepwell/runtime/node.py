@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from stepwell.engine.commands import Call, Keep, RegistryChanged, Reply, RunEnded, TimerSet, Wake
+from stepwell.engine.flow.why import Why
 from stepwell.engine.inputs import (
     CHANGES_REGISTRY,
     AnyInput,
@@ -34,6 +35,7 @@ from stepwell.engine.registry import Registry, Settings
 from stepwell.errors import StoreUnavailable
 from stepwell.protocol.events import Event
 from stepwell.protocol.ids import ulid
+from stepwell.runtime import questions
 from stepwell.runtime.bodies import Bodies
 from stepwell.runtime.clock import Clock, SystemClock
 from stepwell.runtime.dispatcher import CALLS_MAX, Dispatcher, MakeCall
@@ -226,6 +228,10 @@ class Node:
                 yield await queue.get()
         finally:
             self._watchers.discard(queue)
+
+    async def why(self, run_id: str) -> Why:
+        """What a run waits for. Raises `NotFound`."""
+        return await questions.why(self.reader, self._heart, self.clock, run_id)
 
     def run_end(self, run_id: str) -> asyncio.Future[None]:
         """Done when the run ends, if it has not ended before this was asked."""

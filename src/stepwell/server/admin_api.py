@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
@@ -18,15 +18,13 @@ from stepwell.protocol.codec import decode
 from stepwell.runtime.bodies import event_bodies
 from stepwell.runtime.node import Node
 from stepwell.server.auth import COOKIE, Keys
-from stepwell.server.http import json_response
+from stepwell.server.http import Handler, json_response
 from stepwell.server.ingest import Ingest
 from stepwell.server.sdk_api import whole
 from stepwell.server.shapes import page_attempt, page_run, page_step, value_of
 
 RUNS_DEFAULT, RUNS_MAX = 50, 200
 LIVE_PING_S = 15.0
-
-Handler = Callable[[Request], Awaitable[Response]]
 
 
 class AdminApi:
@@ -37,7 +35,7 @@ class AdminApi:
 
     def routes(self) -> list[BaseRoute]:
         """All of them."""
-        admin = self._admin
+        admin = self.guard
         return [
             Route("/api/login", self.login, methods=["POST"]),
             Route("/api/runs", admin(self.runs)),
@@ -46,12 +44,13 @@ class AdminApi:
             Route("/api/runs/{run_id}/rerun", admin(self.rerun), methods=["POST"]),
             Route("/api/events", admin(self.send), methods=["POST"]),
             Route("/api/events/{event_id}/runs", admin(self.runs_of_event)),
-            Route("/api/functions", admin(self.functions)),
             Route("/api/set-aside", admin(self.set_aside)),
             Route("/api/live", admin(self.live)),
         ]
 
-    def _admin(self, handler: Handler) -> Handler:
+    def guard(self, handler: Handler) -> Handler:
+        """A route that asks for the admin token first."""
+
         async def checked(request: Request) -> Response:
             if not self._keys.takes_admin(request.headers.get("authorization"), request.cookies.get(COOKIE)):
                 raise ProtocolError("log in with the admin token first", 401)
@@ -145,21 +144,6 @@ class AdminApi:
         """The runs that an event started."""
         runs = await self._node.reader.runs_of_event(request.path_params["event_id"], RUNS_MAX)
         return json_response({"runs": await self._shown(runs)})
-
-    async def functions(self, request: Request) -> Response:
-        """The functions that are synced."""
-        shown = [
-            {
-                "id": function.id,
-                "name": function.row.name,
-                "app": function.row.app_name,
-                "triggers": [trigger.event or trigger.cron for trigger in function.config.triggers],
-                "paused": function.row.paused,
-            }
-            for function in self._node.registry.functions.values()
-            if not function.row.archived
-        ]
-        return json_response({"functions": shown})
 
     async def set_aside(self, request: Request) -> Response:
         """Inputs of the engine's own that raised."""

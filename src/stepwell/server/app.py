@@ -16,6 +16,7 @@ from stepwell.runtime.node import Node
 from stepwell.server.admin_api import AdminApi
 from stepwell.server.auth import Keys
 from stepwell.server.checkpoint_api import CheckpointApi
+from stepwell.server.function_api import FunctionApi
 from stepwell.server.http import ERRORS, AsgiApp, Receive, Scope, Send, answer, on_error
 from stepwell.server.ingest import Ingest
 from stepwell.server.realtime_api import RealtimeApi
@@ -42,7 +43,8 @@ class Server:
         signed = self.sdk_api.signed
         routes = [*self.sdk_api.routes(), *RunApi(node).routes(signed), *CheckpointApi(node).routes(signed)]
         routes += RealtimeApi(node, keys, self.tokens).routes(signed)
-        self._rest: AsgiApp = _starlette([*routes, *AdminApi(node, keys, self.ingest).routes()])
+        admin = AdminApi(node, keys, self.ingest)
+        self._rest: AsgiApp = _starlette([*routes, *admin.routes(), *FunctionApi(node).routes(admin.guard)])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""

@@ -38,6 +38,14 @@ class RunPage(msgspec.Struct, frozen=True):
     cursor: str | None
 
 
+class QueueDepth(msgspec.Struct, frozen=True):
+    """How many items of a function nobody holds, and how old the oldest of their runs is (`order_ms`: its priority counts)."""
+
+    function_id: str
+    waiting: int
+    oldest_ms: int
+
+
 class Catalogue(msgspec.Struct, frozen=True):
     """What the registry is made of."""
 
@@ -92,6 +100,22 @@ class Reader(Protocol):
 
     async def attempts(self, run_id: str) -> tuple[Attempt, ...]:
         """A run's failed and lost tries, in order."""
+        ...
+
+    async def items_ahead(self, item: Item, limit: int) -> int:
+        """How many items of its lane that nobody holds are before an item; counted to a limit."""
+        ...
+
+    async def leased_items(self, limit: int) -> tuple[Item, ...]:
+        """Items that are out, whoever holds them."""
+        ...
+
+    async def begun_runs(self, function_id: str, limit: int) -> tuple[Run, ...]:
+        """A function's runs that have begun and not ended, the oldest first."""
+        ...
+
+    async def queue_depths(self, limit: int) -> tuple[QueueDepth, ...]:
+        """How much waits for each function that has anything waiting; each is counted to a limit."""
         ...
 
     async def items_of(self, run_id: str) -> tuple[Item, ...]:

@@ -25,10 +25,10 @@ from stepwell.engine.model import (
     Timer,
 )
 from stepwell.engine.selection import Fetch, Fetched, resolve
-from stepwell.engine.tables import SCANS, SPECS, Tables
+from stepwell.engine.tables import SCANS, SPECS, Tables, behind, item_order
 from stepwell.engine.view import Changes, Selection, View
 from stepwell.errors import Conflict
-from stepwell.store.base import Catalogue, Reader, RunPage, Transaction
+from stepwell.store.base import Catalogue, QueueDepth, Reader, RunPage, Transaction
 
 
 class MemoryStore:
@@ -179,6 +179,26 @@ class _Reader:
     async def attempts(self, run_id: str) -> tuple[Attempt, ...]:
         """A run's failed and lost tries."""
         return tuple(sorted(self._tables.attempts.find("run", run_id), key=lambda attempt: (attempt.ended_ms, attempt.id)))
+
+    async def items_ahead(self, item: Item, limit: int) -> int:
+        """How many items of its lane are before it."""
+        return sum(item_order(other) < item_order(item) for other in self._tables.lane_items(item.lane_id)[:limit])
+
+    async def leased_items(self, limit: int) -> tuple[Item, ...]:
+        """Items that are out."""
+        return tuple(sorted((item for item in self._tables.items if item.holder is not None), key=lambda item: item.id)[:limit])
+
+    async def begun_runs(self, function_id: str, limit: int) -> tuple[Run, ...]:
+        """A function's runs that have begun."""
+        return tuple([run for run in self._tables.live_runs(behind(function_id, "")) if run.started_ms is not None][:limit])
+
+    async def queue_depths(self, limit: int) -> tuple[QueueDepth, ...]:
+        """How much waits for each function."""
+        waiting: dict[str, list[int]] = {}
+        for item in self._tables.items:
+            if item.holder is None:
+                waiting.setdefault(item.function_id, []).append(item.order_ms)
+        return tuple(QueueDepth(function_id, min(len(times), limit), min(times)) for function_id, times in sorted(waiting.items()))
 
     async def items_of(self, run_id: str) -> tuple[Item, ...]:
         """A run's outstanding items."""

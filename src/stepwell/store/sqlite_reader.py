@@ -15,7 +15,7 @@ import msgspec
 
 from stepwell.engine.model import Attempt, Cancellation, EventRow, Holder, Item, Run, RunStatus, SetAside, Step, Timer
 from stepwell.errors import StoreUnavailable
-from stepwell.store.base import Catalogue, RunPage
+from stepwell.store.base import Catalogue, QueueDepth, RunPage
 from stepwell.store.statements import CODECS, load_statements
 
 QUERY_S_MAX = 10.0
@@ -125,6 +125,27 @@ class SqliteReader:
     async def attempts(self, run_id: str) -> tuple[Attempt, ...]:
         """A run's failed and lost tries."""
         return await self._rows("attempts", "attempts_of", run_id=run_id)
+
+    async def items_ahead(self, item: Item, limit: int) -> int:
+        """How many items of its lane are before it."""
+        place = {"lane_id": item.lane_id, "starts": item.starts, "order_ms": item.order_ms, "id": item.id, "limit": limit}
+        count: int = await self._ask("items_ahead", place, lambda found: found[0][0])
+        return count
+
+    async def leased_items(self, limit: int) -> tuple[Item, ...]:
+        """Items that are out."""
+        return await self._rows("items", "leased_items", limit=limit)
+
+    async def begun_runs(self, function_id: str, limit: int) -> tuple[Run, ...]:
+        """A function's runs that have begun."""
+        return await self._rows("runs", "begun_runs", function_id=function_id, limit=limit)
+
+    async def queue_depths(self, limit: int) -> tuple[QueueDepth, ...]:
+        """How much waits for each function."""
+        depths: tuple[QueueDepth, ...] = await self._ask(
+            "queue_depths", {"limit": limit}, lambda found: tuple(QueueDepth(*row) for row in found)
+        )
+        return depths
 
     async def items_of(self, run_id: str) -> tuple[Item, ...]:
         """A run's outstanding items."""

@@ -111,6 +111,54 @@ WHERE id >= :run_id || '-'
   AND id < :run_id || '.'
 ORDER BY ended_ms, id;
 
+-- name: items_ahead
+-- How many items of a lane that nobody holds are before a place in it.
+SELECT count(*)
+FROM (
+    SELECT 1
+    FROM items
+    WHERE lane_id = :lane_id
+      AND holder IS NULL
+      AND (starts, order_ms, id) < (:starts, :order_ms, :id)
+    LIMIT :limit
+);
+
+-- name: leased_items
+-- Items that are out.
+SELECT id, run_id, function_id, lane_id, keys, starts, order_ms, step_id, attempt, fence, losses, holder, leased_ms
+FROM items
+WHERE holder IS NOT NULL
+ORDER BY id
+LIMIT :limit;
+
+-- name: begun_runs
+-- A function's runs that have begun and not ended.
+SELECT id, function_id, function_version, app_name, event_ids, status, cause, origin, lane_id, keys, order_ms, created_ms, started_ms,
+    ended_ms, request_version, force_plan, pending, pending_key, steps, finished, state_bytes, calls, waits, output, reason, guarded
+FROM runs
+WHERE function_id = :function_id
+  AND ended_ms IS NULL
+  AND started_ms IS NOT NULL
+ORDER BY id
+LIMIT :limit;
+
+-- name: queue_depths
+-- How much waits for each function: in its own lane, and in those of its keys, by the indexes of lanes that hold items.
+WITH waiting AS (
+    SELECT functions.id AS function_id, items.order_ms
+    FROM functions
+    JOIN items ON items.lane_id = functions.id AND items.holder IS NULL
+    UNION ALL
+    SELECT lanes.function_id, items.order_ms
+    FROM lanes
+    JOIN items ON items.lane_id = lanes.id AND items.holder IS NULL
+    WHERE lanes.state IN ('ready', 'shut')
+)
+SELECT function_id, min(count(*), :limit), min(order_ms)
+FROM waiting
+GROUP BY function_id
+ORDER BY function_id;
+
 -- name: items_of
 -- A run's outstanding items.
 SELECT id, run_id, function_id, lane_id, keys, starts, order_ms, step_id, attempt, fence, losses, holder, leased_ms
