@@ -8,7 +8,7 @@ import pytest
 
 from stepwell.engine.inputs import AppSynced, Ask, CallAnswered, Claim, EventsReceived, NodeStarted, StepsCheckpointed
 from stepwell.engine.invariants import violations
-from stepwell.engine.model import Item, RunStatus
+from stepwell.engine.model import Item, RunStatus, TimerKind
 from stepwell.engine.registry import Settings
 from stepwell.protocol.calls import Answer, Checkpoint, Failed, Lost, Ops
 from stepwell.protocol.events import Event
@@ -164,6 +164,6 @@ def test_retry_after_is_kept_and_the_backoff_is_the_same_for_the_same_attempt() 
     for after in (90_000, None, None):
         bench = Bench(Settings())
         bench.answer(bench.claim(), Failed(error=b'{"message":"m","name":"n"}', retriable=True, retry_after_ms=after))
-        (timer,) = bench.store.tables.timers
+        (timer,) = (timer for timer in bench.store.tables.timers if timer.kind is TimerKind.ITEM)
         due.append(timer.due_ms - bench.clock.ms)
     assert due[0] == 90_000 and due[1] == due[2] and 15_000 <= due[1] < 45_000
