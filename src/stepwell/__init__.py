@@ -15,6 +15,7 @@ from stepwell.errors import (
 )
 from stepwell.sdk import VERSION as __version__
 from stepwell.sdk.app import App, Function
+from stepwell.sdk.connect import connect
 from stepwell.sdk.context import Context, SyncContext
 from stepwell.sdk.event import Event, ReceivedEvent
 from stepwell.sdk.options import (
@@ -58,6 +59,7 @@ __all__ = [
     "WorkerDied",
     "__version__",
     "cancel",
+    "connect",
     "cron",
     "on",
     "serve",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import signal
 import sys
 import urllib.error
 import urllib.parse
@@ -51,6 +53,9 @@ def _serving(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--retry-interval", type=float, help="Seconds between retries, in place of the backoff table."),
         click.option("-u", "--url", "urls", multiple=True, help="An app's URL to sync; may be given several times."),
         click.option("--children", default=2, show_default=True, help="Child processes that run APP."),
+        click.option("--connect-gateway-port", "connect_port", type=int, help="The port that workers connect to; 8289 unless it is taken."),
+        click.option("--connect-gateway-url", "connect_url", help="The gateway's ws:// or wss:// address, where a proxy stands before it."),
+        click.option("--connect-lease", "connect_lease", type=float, help="Seconds a worker may be silent about a call; 30."),
         click.option("--poll-interval", type=float, default=5.0, show_default=True, help="Seconds between syncs of known apps."),
     ):
         command = option(command)
@@ -71,6 +76,9 @@ def dev(
     retry_interval: float | None,
     urls: tuple[str, ...],
     poll_interval: float,
+    connect_port: int | None,
+    connect_url: str | None,
+    connect_lease: float | None,
     no_discovery: bool,
     no_poll: bool,
 ) -> None:
@@ -95,6 +103,9 @@ def dev(
             discover=not no_discovery,
             poll_s=None if no_poll else poll_interval,
             retry_interval_ms=_ms(retry_interval),
+            connect_port=connect_port,
+            connect_url=connect_url,
+            connect_lease_s=connect_lease,
         )
     )
 
@@ -115,6 +126,9 @@ def start(
     retry_interval: float | None,
     urls: tuple[str, ...],
     poll_interval: float,
+    connect_port: int | None,
+    connect_url: str | None,
+    connect_lease: float | None,
     event_keys: tuple[str, ...],
     signing_key: str | None,
     admin_token: str | None,
@@ -149,9 +163,54 @@ def start(
             poll_s=poll_interval,
             retry_interval_ms=_ms(retry_interval),
             public_requests_only=public_requests_only,
+            connect_port=connect_port,
+            connect_url=connect_url,
+            connect_lease_s=connect_lease,
             keys=keys,
         )
     )
+
+
+@main.command()
+@click.argument("app")
+@click.option("--url", envvar="STEPWELL_URL", default=URL_DEFAULT, show_default=True, help="The server.")
+@click.option("--max-concurrency", type=int, help="Calls at a time; 100 unless said, 0 for no limit.")
+@click.option("--instance-id", help="The worker's name; host and process unless said.")
+@click.option("--app-version", help="The app's version: while several are connected, the newest gets the calls.")
+@click.option("--signing-key", envvar="STEPWELL_SIGNING_KEY", help="The server's signing key, where it has one.")
+@click.option("--drain", "drain_s", default=30.0, show_default=True, help="Seconds that calls in hand may go on when it is stopped.")
+def worker(
+    app: str,
+    url: str,
+    max_concurrency: int | None,
+    instance_id: str | None,
+    app_version: str | None,
+    signing_key: str | None,
+    drain_s: float,
+) -> None:
+    """Run APP here for a server elsewhere: the worker connects to it, and needs no address of its own."""
+    import uvloop
+
+    from stepwell.sdk.connect import connect
+    from stepwell.sdk.target import load_app
+
+    loaded = load_app(app)
+    loaded.signing_key = signing_key or loaded.signing_key
+    say = lambda line: click.echo(line)  # noqa: E731
+    made = connect(loaded, url=url, max_concurrency=max_concurrency, instance_id=instance_id, version=app_version, say=say)
+
+    async def run() -> None:
+        loop, stopping = asyncio.get_running_loop(), asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stopping.set)
+        running = asyncio.create_task(made.run())
+        await asyncio.wait([running, asyncio.create_task(stopping.wait())], return_when=asyncio.FIRST_COMPLETED)
+        if not running.done():
+            click.echo("Stopping: calls in hand go on, no new ones are taken")
+            await made.stop(drain_s)
+        await running
+
+    uvloop.run(run())
 
 
 def _ms(seconds: float | None) -> int | None:

@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from stepwell.drivers.base import NotTaken, Rooms
 from stepwell.engine.calls import CheckpointReply
 from stepwell.engine.commands import Call
 from stepwell.engine.inputs import AnyInput, Ask, CallAnswered, CallsReturned, Claim, Claimed, StepsCheckpointed
@@ -26,6 +27,8 @@ from stepwell.store.base import Reader
 
 CALLS_MAX = 256
 """Calls that are out at a time, through one driver."""
+ROOM_ASKED_MAX = 256
+"""Items that one claim asks for at most where an app's own room is what counts."""
 
 CheckpointFn = Callable[[Checkpoint], Awaitable[None]]
 MakeCall = Callable[[CallRequest, CheckpointFn], Awaitable[Answer]]
@@ -33,7 +36,11 @@ Submit = Callable[[AnyInput], "asyncio.Future[Any]"]
 
 
 class Dispatcher:
-    """Calls through drivers, known by the name that an app's row gives."""
+    """Calls through drivers, known by the name that an app's row gives.
+
+    `rooms` are those of drivers whose apps take only so many calls: functions of an app without room are not asked for, and their items
+    stay queued, until the driver tells of more.
+    """
 
     def __init__(
         self,
@@ -47,8 +54,14 @@ class Dispatcher:
         holder: str,
         requests: Requests,
         calls_max: int = CALLS_MAX,
+        rooms: Mapping[str, Rooms] | None = None,
     ) -> None:
         self._requests = requests
+        self._rooms = dict(rooms or {})
+        self._full: dict[str, dict[str, None]] = {}
+        self._coming: dict[str, int] = {}
+        for room in self._rooms.values():
+            room.on_room(self._has_room)
         self._submit, self._registry, self._drivers = submit, registry, drivers
         self._bodies, self._reader, self._clock, self._holder, self._calls_max = bodies, reader, clock, holder, calls_max
         self._awake: dict[str, None] = {}
@@ -99,18 +112,33 @@ class Dispatcher:
         future.add_done_callback(self._claimed)
 
     def _asks(self) -> tuple[Ask, ...]:
-        """The functions that were woken, those served least first, each with its share of the room."""
+        """The functions that were woken, those served least first, each with its share of the room: its driver's, or its app's own."""
         functions = self._registry().functions
-        by_driver: dict[str, list[str]] = {}
+        pools: dict[str, list[str]] = {}
+        room_of: dict[str, int] = {}
         for function_id in list(self._awake):
             function = functions.get(function_id)
             if function is None or function.driver not in self._drivers:
                 del self._awake[function_id]
-            elif self._calls_max > self._out.get(function.driver, 0):
-                by_driver.setdefault(function.driver, []).append(function_id)
+                continue
+            pool = function.driver
+            if pool in self._rooms:
+                app = function.row.app_name
+                pool = f"{pool}/{app}"
+                if pool not in room_of:
+                    room_of[pool] = min(ROOM_ASKED_MAX, self._rooms[function.driver].room(app) - self._coming.get(app, 0))
+                if room_of[pool] <= 0:
+                    # Its app takes no more: it is looked at again when the driver tells of room.
+                    del self._awake[function_id]
+                    self._full.setdefault(app, {})[function_id] = None
+                    continue
+            elif pool not in room_of:
+                room_of[pool] = self._calls_max - self._out.get(pool, 0)
+            if room_of[pool] > 0:
+                pools.setdefault(pool, []).append(function_id)
         asks = []
-        for driver, ids in by_driver.items():
-            room = self._calls_max - self._out.get(driver, 0)
+        for pool, ids in pools.items():
+            room = room_of[pool]
             ids.sort(key=lambda function_id: (self._served.get(function_id, 0), function_id))
             asked = ids[:room]
             weights = sum(functions[function_id].weight for function_id in asked)
@@ -121,6 +149,13 @@ class Dispatcher:
                 asks.append(Ask(function_id, share))
                 del self._awake[function_id]
         return tuple(asks)
+
+    def _has_room(self, app: str) -> None:
+        """A driver tells that an app takes more calls."""
+        waiting = self._full.pop(app, None)
+        if waiting is not None:
+            self._awake.update(waiting)
+            self._claim()
 
     def _claimed(self, future: asyncio.Future[Any]) -> None:
         self._claiming = False
@@ -145,6 +180,9 @@ class Dispatcher:
         self._in_hand[item.id] = item.fence
         driver = self._driver_of(item)
         self._out[driver] = self._out.get(driver, 0) + 1
+        if driver in self._rooms:
+            app = self._registry().functions[item.function_id].row.app_name
+            self._coming[app] = self._coming.get(app, 0) + 1
         self._idle.clear()
         task = asyncio.create_task(self._call(item, call.run, driver))
         self._tasks.add(task)
@@ -155,14 +193,22 @@ class Dispatcher:
 
     async def _call(self, item: Item, run: Run, driver: str) -> None:
         on_commit: Callable[[], None] | None = None
+        rooms, request, recorded = self._rooms.get(driver), None, False
         try:
             try:
-                request, make = await self._request(item, run), self._drivers[driver]
+                try:
+                    request, make = await self._request(item, run), self._drivers[driver]
+                finally:
+                    if rooms is not None:
+                        self._arrived(item)
                 if self._requests.concerns(item):
                     answer, on_commit = await self._requests.call(request, lambda told: make(told, self._checkpoint))
                 else:
                     answer = await make(request, self._checkpoint)
             except Superseded:
+                return
+            except NotTaken as reason:
+                await self._submit(CallsReturned(((item.id, item.fence),), str(reason)))
                 return
             except Exception as error:
                 # A driver's own failure counts as a failed attempt: visible on the run, and tried again.
@@ -170,13 +216,24 @@ class Dispatcher:
             await self._submit(CallAnswered(run.id, item.id, item.fence, answer, driver))
             if on_commit is not None:
                 on_commit()
+            recorded = True
         finally:
+            if rooms is not None and request is not None:
+                rooms.settled(request.request_id, recorded=recorded)
             if self._in_hand.get(item.id) == item.fence:
                 del self._in_hand[item.id]
             self._out[driver] -= 1
             if not self._in_hand:
                 self._idle.set()
             self._claim()
+
+    def _arrived(self, item: Item) -> None:
+        """A call that was claimed is about to be made: from now on the driver counts it."""
+        app = self._registry().functions[item.function_id].row.app_name
+        self._coming[app] -= 1
+        if self._requests.concerns(item):
+            # It takes no room of the app's, after all.
+            asyncio.get_running_loop().call_soon(self._has_room, app)
 
     async def _checkpoint(self, checkpoint: Checkpoint) -> None:
         reply: CheckpointReply = await self._submit(StepsCheckpointed(checkpoint))

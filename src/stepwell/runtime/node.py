@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from stepwell.drivers.base import Rooms
 from stepwell.engine.commands import Call, Keep, RegistryChanged, Reply, RunEnded, TimerSet, Wake
 from stepwell.engine.flow.why import Why
 from stepwell.engine.inputs import (
@@ -64,7 +65,8 @@ class Node:
     """One node over one store.
 
     `drivers` maps the names that apps' rows give (`http`, `local`, `process`) to what makes a call, `perform` makes the HTTP requests
-    that steps ask the server for. `node_id` names the node for leases; its epoch begins with `start`.
+    that steps ask the server for; `rooms`, by the same names, are of the drivers whose apps take only so many calls. `node_id` names
+    the node for leases; its epoch begins with `start`.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Node:
         calls_max: int = CALLS_MAX,
         on_run_ended: Callable[[str], None] | None = None,
         perform: Perform | None = None,
+        rooms: Mapping[str, Rooms] | None = None,
     ) -> None:
         self.clock = clock or SystemClock()
         self._store = store
@@ -85,6 +88,7 @@ class Node:
         self.realtime = Realtime(self.clock, self.new_id, lambda: self._heart.registry)
         self._step_requests = Requests(perform, self.realtime)
         self._drivers: dict[str, MakeCall] = dict(drivers or {})
+        self._rooms = rooms
         self._on_run_ended = on_run_ended
         self._node_id = node_id
         self.holder = f"{node_id}/{self.new_id()}"
@@ -116,6 +120,7 @@ class Node:
             holder=self.holder,
             requests=self._step_requests,
             calls_max=self._calls_max,
+            rooms=self._rooms,
         )
         self._timekeeper = Timekeeper(reader, self.clock, self._fire)
         await self._heart.reload()

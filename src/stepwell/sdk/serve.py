@@ -14,17 +14,16 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
-import msgspec
-
 from stepwell.errors import CallError, ProtocolError, UsageError
 from stepwell.protocol.answers import HANDLED_HEADER, SDK_HEADER, SDK_NAME, encode_answer, failed
-from stepwell.protocol.calls import CallRequest, decode_call
-from stepwell.protocol.codec import Json, canonical, canonicalize, decode
+from stepwell.protocol.calls import decode_call
+from stepwell.protocol.codec import canonical, decode
 from stepwell.protocol.failures import error_json
 from stepwell.protocol.registration import encode_registration
 from stepwell.protocol.signatures import bearer_hash, sign, verify
 from stepwell.sdk import VERSION, http
 from stepwell.sdk.client import event_key, server_url
+from stepwell.sdk.state import with_state
 
 if TYPE_CHECKING:
     from stepwell.sdk.app import App
@@ -194,33 +193,12 @@ class _Handler:
     async def _call(self, query: dict[str, list[str]], body: bytes) -> Reply:
         request = decode_call(body, query.get("fnId", [""])[0], query.get("stepId", ["step"])[0])
         if request.use_api:
-            request = await self._with_state(request)
+            request = await with_state(request, server_url(self._app), self._authorization())
         answer = await self._app.executor.call(request)
         try:
             return encode_answer(answer, SDK)
         except ProtocolError as error:
             return encode_answer(failed(type(error).__name__, str(error)), SDK)
-
-    async def _with_state(self, request: CallRequest) -> CallRequest:
-        """The request with what was too large to be sent along (§4.10)."""
-        steps_body, events_body = await self._fetch(request.run_id, "actions"), await self._fetch(request.run_id, "batch")
-        try:
-            steps = msgspec.json.decode(steps_body, type=dict[str, msgspec.Raw])
-            events = msgspec.json.decode(events_body, type=list[msgspec.Raw])
-        except msgspec.DecodeError as error:
-            raise ProtocolError(f"the server's state of run {request.run_id} cannot be read: {error}", 500) from None
-        return msgspec.structs.replace(
-            request,
-            steps={step: canonicalize(bytes(memo)) for step, memo in steps.items()},
-            events=tuple(canonicalize(bytes(event)) for event in events) or request.events,
-        )
-
-    async def _fetch(self, run_id: str, what: str) -> Json:
-        url = f"{server_url(self._app)}/v0/runs/{run_id}/{what}"
-        response = await http.request("GET", url, headers=self._authorization())
-        if response.status != 200:
-            raise ProtocolError(f"GET {url} answered HTTP {response.status}", 500)
-        return response.body
 
 
 def _address(scope: Scope, headers: dict[str, str]) -> str:

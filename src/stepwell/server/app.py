@@ -17,6 +17,8 @@ from stepwell.server.admin_api import AdminApi
 from stepwell.server.auth import Keys
 from stepwell.server.checkpoint_api import CheckpointApi
 from stepwell.server.function_api import FunctionApi
+from stepwell.server.connect_api import ConnectApi
+from stepwell.server.connect_gateway import ConnectGateway
 from stepwell.server.http import ERRORS, AsgiApp, Receive, Scope, Send, answer, on_error
 from stepwell.server.ingest import Ingest
 from stepwell.server.realtime_api import RealtimeApi
@@ -35,7 +37,16 @@ LOOPBACK_NAMES = frozenset(("localhost", "127.0.0.1", "::1", "[::1]", "0.0.0.0")
 class Server:
     """`kind` is `dev` or `cloud`; `hosts` are the names that the page and `/api` are reached by, beside loopback's."""
 
-    def __init__(self, node: Node, keys: Keys, kind: str, *, sdk_api: SdkApi | None = None, hosts: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self,
+        node: Node,
+        keys: Keys,
+        kind: str,
+        *,
+        sdk_api: SdkApi | None = None,
+        hosts: frozenset[str] = frozenset(),
+        connect: ConnectGateway | None = None,
+    ) -> None:
         self.ingest = Ingest(node, keys, kind)
         self.sdk_api = sdk_api or SdkApi(node, keys, kind)
         self._kind, self._keys, self._hosts = kind, keys, hosts | LOOPBACK_NAMES
@@ -43,6 +54,8 @@ class Server:
         signed = self.sdk_api.signed
         routes = [*self.sdk_api.routes(), *RunApi(node).routes(signed), *CheckpointApi(node).routes(signed)]
         routes += RealtimeApi(node, keys, self.tokens).routes(signed)
+        if connect is not None:
+            routes += ConnectApi(node, connect).routes(signed)
         admin = AdminApi(node, keys, self.ingest)
         self._rest: AsgiApp = _starlette([*routes, *admin.routes(), *FunctionApi(node).routes(admin.guard)])
 

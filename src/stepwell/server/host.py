@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import resource
 import signal
 import socket
 import sys
@@ -16,6 +17,8 @@ import msgspec
 import uvicorn
 import watchfiles
 
+from stepwell.drivers.connect import ConnectDriver
+from stepwell.drivers.connect.timing import timing_of
 from stepwell.drivers.gateway import Gateway
 from stepwell.drivers.http import HttpDriver
 from stepwell.drivers.process import ProcessDriver
@@ -23,17 +26,23 @@ from stepwell.engine.registry import Settings
 from stepwell.errors import UsageError
 from stepwell.net.addresses import is_public
 from stepwell.net.http_client import Pool
+from stepwell.protocol.connect import PATH as CONNECT_PATH
 from stepwell.protocol.functions import parse_registration
 from stepwell.runtime.dispatcher import MakeCall
 from stepwell.runtime.node import Node
 from stepwell.server.app import Server
 from stepwell.server.auth import Keys
+from stepwell.server.connect_gateway import ConnectGateway, SessionTokens
 from stepwell.server.discovery import Discovery
 from stepwell.server.ingest import Ingest
 from stepwell.server.sdk_api import SdkApi
+from stepwell.server.shapes import ACCOUNT_ID, ENVIRONMENT_ID
 from stepwell.store.sqlite import SqliteStore
 
 DRAIN_S = 10.0
+CONNECT_PORT = 8289
+FILES_MAX = 1_048_576
+"""Descriptors that a server asks for: a socket each for apps, clients and workers."""
 SWITCH_INTERVAL_S = 0.0005
 """How soon a thread that waits for the interpreter gets it: the writer's commits must not wait for a busy event loop."""
 
@@ -47,6 +56,8 @@ class HostOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     `kind` is `dev` or `cloud`; `app` (`module:name` or `file.py[:name]`) runs in `children` child processes, anew when its code changes
     where `reload` is set; `poll_s` `None` means no polling. `public_requests_only`: requests of steps go to no private address.
+    `connect_port` `None` is the usual one, or a free one where that is taken or `port` is 0; `connect_url` is the gateway's address where
+    workers reach it by another one.
     """
 
     kind: str
@@ -62,6 +73,9 @@ class HostOptions(msgspec.Struct, frozen=True, kw_only=True):
     retry_interval_ms: int | None = None
     public_requests_only: bool = False
     keys: Keys = Keys()
+    connect_port: int | None = None
+    connect_url: str | None = None
+    connect_lease_s: float | None = None
     drain_s: float = DRAIN_S
 
 
@@ -87,11 +101,15 @@ async def run_host(options: HostOptions, say: Callable[[str], None] = print, on_
     """Serve until SIGINT or SIGTERM, then drain and stop. Says the address when requests are answered."""
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     gc.set_threshold(*GC_THRESHOLDS)
+    raise_file_limit()
+    timing = timing_of(options.connect_lease_s)
     listener = bound(options.host, options.port)
+    workers_listener = _bound_for_workers(options)
     pool, outside = Pool(), Pool(as_browsers=True, allows=is_public if options.public_requests_only else None)
     driver = HttpDriver(pool, kind=options.kind, signing_key=options.keys.signing_key)
     children: ProcessDriver | None = None
-    drivers: dict[str, MakeCall] = {"http": driver.call}
+    connect = ConnectDriver(timing=timing, account_id=ACCOUNT_ID, environment_id=ENVIRONMENT_ID)
+    drivers: dict[str, MakeCall] = {"http": driver.call, "connect": connect.call}
     if options.app is not None:
         children = ProcessDriver(
             options.app,
@@ -109,6 +127,7 @@ async def run_host(options: HostOptions, say: Callable[[str], None] = print, on_
         settings=Settings(retry_interval_ms=options.retry_interval_ms),
         node_id=socket.gethostname(),
         perform=Gateway(outside).perform,
+        rooms={"connect": connect},
     )
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -118,10 +137,12 @@ async def run_host(options: HostOptions, say: Callable[[str], None] = print, on_
         await node.start()
     except BaseException:
         listener.close()
+        workers_listener.close()
         raise
     hosts = frozenset() if options.host in ("127.0.0.1", "::1", "localhost") else frozenset((options.host,))
     sdk_api = SdkApi(node, options.keys, options.kind, urls=options.urls, discovers=options.discover)
-    server = Server(node, options.keys, options.kind, sdk_api=sdk_api, hosts=hosts)
+    gateway = ConnectGateway(node, sdk_api, connect, SessionTokens(options.keys.signing_key), url=options.connect_url)
+    server = Server(node, options.keys, options.kind, sdk_api=sdk_api, hosts=hosts, connect=gateway)
     http = _Uvicorn(
         uvicorn.Config(
             server, lifespan="off", log_level="warning", access_log=False, timeout_graceful_shutdown=3, ws_per_message_deflate=False
@@ -131,12 +152,14 @@ async def run_host(options: HostOptions, say: Callable[[str], None] = print, on_
     discovery = Discovery(node, sdk_api, pool, kind=options.kind, signing_key=options.keys.signing_key, say=say)
     watching = [asyncio.create_task(discovery.watch(options.urls, poll_s=options.poll_s, discover=options.discover))]
     try:
+        await gateway.start(workers_listener)
         await http.ready.wait()
         if children is not None:
             await children.start()
             if options.reload:
                 watching.append(asyncio.create_task(_reload(children, options.app, say)))
         address = f"http://{shown_host(options.host)}:{listener.getsockname()[1]}"
+        say(f"Connect gateway for workers: {options.connect_url or f'ws://{shown_host(options.host)}:{gateway.port}{CONNECT_PATH}'}")
         say(f"Stepwell is ready: {address}")
         if on_ready is not None:
             on_ready(node, address)
@@ -150,11 +173,13 @@ async def run_host(options: HostOptions, say: Callable[[str], None] = print, on_
     finally:
         for watch in watching:
             watch.cancel()
+        gateway.drain()
         if children is not None:
             await children.stop(options.drain_s)
         if not await node.drain(options.drain_s):
             say(f"{node.calls_out} calls did not come back within {options.drain_s:g} s; they are made again at the next start")
         node.realtime.hub.close("the server stops: connect again in a moment")
+        await gateway.stop()
         http.should_exit = True
         await asyncio.gather(serving, *watching, return_exceptions=True)
         await node.stop()
@@ -180,8 +205,27 @@ async def _reload(children: ProcessDriver, app: str | None, say: Callable[[str],
             say(f"{names} changed: the app runs anew")
 
 
-def bound(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises `UsageError` where the port is taken."""
+def raise_file_limit() -> None:
+    """Let this process open as many descriptors as the system allows it, for each worker and client takes one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, FILES_MAX)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _bound_for_workers(options: HostOptions) -> socket.socket:
+    """The Connect gateway's listening socket: at its usual port, where nobody said another and it is free."""
+    if options.connect_port is not None:
+        return bound(options.host, options.connect_port, "--connect-gateway-port")
+    if options.port != 0:
+        with contextlib.suppress(UsageError):
+            return bound(options.host, CONNECT_PORT, "--connect-gateway-port")
+    return bound(options.host, 0, "--connect-gateway-port")
+
+
+def bound(host: str, port: int, option: str = "--port") -> socket.socket:
+    """A listening socket. Raises `UsageError` where the port is taken; `option` is how to choose another."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -190,7 +234,7 @@ def bound(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise UsageError(
-            f"port {port} of {host} cannot be used: {error.strerror}. Choose another with --port; --port 0 finds a free one"
+            f"port {port} of {host} cannot be used: {error.strerror}. Choose another with {option}; {option} 0 finds a free one"
         ) from None
     listener.listen(2048)
     return listener
