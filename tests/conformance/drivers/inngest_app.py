@@ -98,4 +98,5 @@ async def large(ctx: inngest.Context) -> int:
 
 
 app = fastapi.FastAPI()
-inngest.fast_api.serve(app, client, [returns, nothing, serial, parallel, sleeps, flaky, caught, fails, final, later, large])
+functions = [returns, nothing, serial, parallel, sleeps, flaky, caught, fails, final, later, large]
+inngest.fast_api.serve(app, client, functions)

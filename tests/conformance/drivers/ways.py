@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -11,18 +12,28 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
+import inngest
+import inngest.connect
+import msgspec
 import uvicorn
 
 import stepwell
-from stepwell.drivers.base import Driver
+from stepwell.drivers.base import CheckpointFn, Driver
+from stepwell.drivers.connect import ConnectDriver
 from stepwell.drivers.http import HttpDriver
 from stepwell.drivers.local import LocalDriver
 from stepwell.drivers.process import ProcessDriver
 from stepwell.net.http_client import Pool
 from stepwell.protocol.calls import Answer, CallRequest, Checkpoint, Ops
-from stepwell.protocol.ids import function_uuid, step_hash
+from stepwell.protocol.ids import function_uuid, step_hash, ulid
 from stepwell.protocol.ops import Op
+from stepwell.runtime.node import Node
 from stepwell.sdk.replay import Executor
+from stepwell.server.app import Server
+from stepwell.server.auth import Keys
+from stepwell.server.connect_gateway import ConnectGateway, Tokens
+from stepwell.server.sdk_api import SdkApi
+from stepwell.store.memory import MemoryStore
 from tests.conformance.drivers import inngest_app, stepwell_app
 
 CALLS_MAX = 30
@@ -189,6 +200,70 @@ def http_inngest() -> AbstractAsyncContextManager[Way]:
     return _http(inngest_app.app)
 
 
-WAYS: list[Callable[[], AbstractAsyncContextManager[Way]]] = [local, process, http_stepwell, http_inngest]
+class _Settled:
+    """A Connect driver as the dispatcher uses it: what was answered is recorded."""
+
+    def __init__(self, driver: ConnectDriver) -> None:
+        self._driver = driver
+
+    async def call(self, request: CallRequest, checkpoint: CheckpointFn) -> Answer:
+        """Each call under an id of its own, as the dispatcher gives them."""
+        request = msgspec.structs.replace(request, request_id=ulid(next(_numbers), bytes(10)))
+        answer = await self._driver.call(request, checkpoint)
+        self._driver.settled(request.request_id, recorded=True)
+        return answer
+
+
+@contextlib.asynccontextmanager
+async def _gateway() -> AsyncIterator[tuple[Way, str, ConnectDriver]]:
+    """A server with a gateway on ports of their own, whose driver is called past its node."""
+    driver = ConnectDriver()
+    node = Node(MemoryStore(), drivers={"connect": driver.call}, rooms={"connect": driver})
+    await node.start()
+    sdk_api = SdkApi(node, Keys(), "dev")
+    gateway = ConnectGateway(node, sdk_api, driver, Tokens(None))
+    listener = socket.create_server(("127.0.0.1", 0))
+    await gateway.start(listener)
+    try:
+        async with _http(Server(node, Keys(), "dev", sdk_api=sdk_api, connect=gateway)) as way:
+            yield Way(_Settled(driver)), way.url.partition(PATH)[0], driver
+    finally:
+        await gateway.stop()
+        await node.stop()
+
+
+@contextlib.asynccontextmanager
+async def connect_stepwell() -> AsyncIterator[Way]:
+    """Over Connect, to our own SDK's worker."""
+    async with _gateway() as (way, url, _), stepwell.connect(stepwell_app.app, url=url):
+        yield way
+
+
+@contextlib.asynccontextmanager
+async def connect_inngest() -> AsyncIterator[Way]:
+    """Over Connect, to the public SDK's worker."""
+    async with _gateway() as (way, url, driver):
+        client = inngest.Inngest(app_id="conform", api_base_url=url, is_production=False, logger=inngest_app.client.logger)
+        worker = inngest.connect.connect([(client, inngest_app.functions)], shutdown_signals=[])
+        running = asyncio.ensure_future(worker.start())
+        await worker.wait_for_state(inngest.connect.ConnectionState.ACTIVE)
+        assert driver.room("conform")
+        try:
+            yield way
+        finally:
+            await worker.close()
+            await running
+
+
+_numbers = itertools.count(1)
+
+WAYS: list[Callable[[], AbstractAsyncContextManager[Way]]] = [
+    local,
+    process,
+    http_stepwell,
+    http_inngest,
+    connect_stepwell,
+    connect_inngest,
+]
 
 __all__ = ["WAYS", "Run", "Way", "step_hash"]

@@ -328,6 +328,19 @@ async def test_a_worker_that_comes_back_goes_on(rig: Rig) -> None:
 
 
 @driven
+async def test_a_worker_that_says_nothing_about_its_calls(rig: Rig) -> None:
+    """Gets no more of them, long before its lease is over; one without calls has nothing to say."""
+    busy, idle = rig.worker("i-1", most=9), rig.worker("i-2", most=5)
+    await rig.call()
+    busy.acks("r-1")
+    await rig.after(rig.driver.timing.doubt_ms)
+    assert rig.driver.room("shop") == 5
+    rig.roomy.clear()
+    busy.says(Kind.WORKER_HEARTBEAT)
+    assert rig.driver.room("shop") == 13 and rig.roomy == ["shop"] and idle.calls == []
+
+
+@driven
 async def test_another_instance_cannot_extend(rig: Rig) -> None:
     """A lease is its worker's."""
     worker, other = rig.worker("i-1", most=9), rig.worker("i-2", most=1)

@@ -419,6 +419,9 @@ class ConnectDriver:
             self._overdue(overdue)
         for peer in list(self._peers):
             self._perform(peer, peer.machine.tick(now_ms))
+            if now_ms - peer.machine.heard_ms >= self.timing.doubt_ms and (worker := self._roster.get(peer.id)) and worker.in_hand:
+                # It has leases to extend, and says nothing.
+                self._doubt(peer.id)
 
 
 def answer_of(response: SDKResponse, *, now_ms: int) -> Answer:

@@ -32,6 +32,11 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
         return max(1_000, self.lease_ms // self.extends_a_lease // 1000 * 1000)
 
     @property
+    def doubt_ms(self) -> int:
+        """How long a worker with calls in hand may say nothing before it gets no more."""
+        return min(self.lease_ms, 2 * self.extend_ms + self.extend_ms // 2)
+
+    @property
     def return_ms(self) -> int:
         """How long a call waits for a worker whose connection broke: SDKs come back after 5 s, and then extend in their turn."""
         return min(self.lease_ms, 10_000 + self.extend_ms)
