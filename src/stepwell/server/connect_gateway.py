@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import secrets
 import socket
@@ -167,13 +168,18 @@ class ConnectGateway:
         synced = await self._sdk_api.sync(group.registration, "connect")
         self.groups.counts(group, synced.sync_id)
 
+    async def look(self) -> None:
+        """Forget versions of apps that no worker has had for long; where one of them counted, another does now."""
+        for group in self.groups.forget(self._node.clock.now_ms()):
+            async with self._syncs.setdefault(group.app, asyncio.Lock()):
+                await self._sync(group)
+
     async def _look(self) -> None:
-        """Forget versions of apps that no worker has had for long."""
         while True:
             await asyncio.sleep(LOOK_S)
-            for group in self.groups.forget(self._node.clock.now_ms()):
-                async with self._syncs.setdefault(group.app, asyncio.Lock()):
-                    await self._sync(group)
+            # A server that cannot write says so elsewhere; the next look, or the next worker, does it.
+            with contextlib.suppress(Error):
+                await self.look()
 
     def _task(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)

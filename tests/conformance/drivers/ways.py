@@ -31,7 +31,7 @@ from stepwell.runtime.node import Node
 from stepwell.sdk.replay import Executor
 from stepwell.server.app import Server
 from stepwell.server.auth import Keys
-from stepwell.server.connect_gateway import ConnectGateway, Tokens
+from stepwell.server.connect_gateway import ConnectGateway, SessionTokens
 from stepwell.server.sdk_api import SdkApi
 from stepwell.store.memory import MemoryStore
 from tests.conformance.drivers import inngest_app, stepwell_app
@@ -221,7 +221,7 @@ async def _gateway() -> AsyncIterator[tuple[Way, str, ConnectDriver]]:
     node = Node(MemoryStore(), drivers={"connect": driver.call}, rooms={"connect": driver})
     await node.start()
     sdk_api = SdkApi(node, Keys(), "dev")
-    gateway = ConnectGateway(node, sdk_api, driver, Tokens(None))
+    gateway = ConnectGateway(node, sdk_api, driver, SessionTokens(None))
     listener = socket.create_server(("127.0.0.1", 0))
     await gateway.start(listener)
     try:

@@ -109,6 +109,10 @@ class Worker:
                 await joined
             raise
         finally:
+            running = list(self._running.values())
+            for call in running:
+                call.cancel()
+            await asyncio.gather(*map(asyncio.wrap_future, running), return_exceptions=True)
             await self._executor.close()
 
     async def stop(self, drain_s: float = DRAIN_S) -> None:
