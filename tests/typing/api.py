@@ -129,6 +129,13 @@ async def sends() -> None:
     assert_type(app.send_sync("shop/a"), list[str])
 
 
+async def works() -> None:
+    """A worker in this process."""
+    async with stepwell.connect(app, url="https://jobs.example", max_concurrency=5) as worker:
+        assert_type(worker.instance_id, str)
+    await stepwell.connect(app, app).run()
+
+
 async def wrong(ctx: stepwell.Context[OrderPaid]) -> None:
     """What a type checker must refuse; `warn_unused_ignores` makes sure that it does."""
     await ctx.step.run("load", load_order, 1)  # type: ignore[call-overload]

@@ -36,6 +36,7 @@ EXPORTED = {
     "WorkerDied",
     "__version__",
     "cancel",
+    "connect",
     "cron",
     "on",
     "serve",

@@ -97,7 +97,7 @@ class ConnectGateway:
     def refusal(self) -> str | None:
         """Why no worker is taken now."""
         if self.draining:
-            return "this gateway is closing"
+            return f"this gateway is closing ({Reason.GATEWAY_CLOSING})"
         if self.driver.open_sockets >= CONNECTIONS_MAX:
             return f"this gateway has {CONNECTIONS_MAX} connections, which is all it takes"
         return None
