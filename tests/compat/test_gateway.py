@@ -12,7 +12,7 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
-from tests.support.processes import Process, Server, free_port, running, until
+from tests.support.processes import Process, Server, free_port, listens, running, until
 from tests.support.provider import Provider
 
 pytestmark = pytest.mark.compat
@@ -27,11 +27,13 @@ class Rig:
     def __init__(self, directory: Path) -> None:
         self.directory, self.port, self.app_port = directory, free_port(), free_port()
         self.provider = Provider()
-        self.server = self.started()
-        env = {"SERVER_URL": self.server.url, "PROVIDER_URL": self.provider.url, "KEY": KEY}
+        env = {"SERVER_URL": f"http://127.0.0.1:{self.port}", "PROVIDER_URL": self.provider.url, "KEY": KEY}
         command = [sys.executable, "-m", "uvicorn", "asking_app:app", "--port", str(self.app_port), "--log-level", "warning"]
         self.app = Process(command, directory / "app.log", env=env, cwd=APPS)
+        self.parts = [self.provider, self.app]
         try:
+            until(lambda: listens(self.app_port), "the app listens")
+            self.server = self.started()
             self.server.synced("asking-asks")
         except BaseException:
             self.kill()
@@ -40,7 +42,9 @@ class Rig:
     def started(self) -> Server:
         """The server, on the same file and port as ever."""
         url = f"http://127.0.0.1:{self.app_port}/api/inngest"
-        return Server(self.directory, "-u", url, "--no-poll", "--retry-interval", "0.2", "--port", str(self.port))
+        server = Server(self.directory, "-u", url, "--no-poll", "--retry-interval", "0.2", "--port", str(self.port))
+        self.parts.append(server)
+        return server
 
     def run(self, event: str, **data: str) -> dict[str, object]:
         """Send an event and give the ended run's trace."""
@@ -48,7 +52,7 @@ class Rig:
 
     def kill(self) -> None:
         """End it all."""
-        for part in (self.provider, self.app, self.server):
+        for part in self.parts:
             part.kill()
 
     def secrets_seen(self) -> list[str]:

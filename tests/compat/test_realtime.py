@@ -14,7 +14,7 @@ from websockets.sync.client import ClientConnection as Connection
 from websockets.sync.client import connect
 
 from tests.support.npm import NODE, installed
-from tests.support.processes import Process, Server, free_port, running, until
+from tests.support.processes import Process, Server, free_port, listens, running, until
 from tests.support.provider import Provider
 
 pytestmark = pytest.mark.compat
@@ -28,12 +28,13 @@ class Rig:
         self.folder, self.directory = installed(APPS / "realtime_js"), directory
         ports = {"v3": free_port(), "v4": free_port()}
         urls = [word for port in ports.values() for word in ("-u", f"http://127.0.0.1:{port}/api/inngest")]
-        self.server = Server(directory, *urls, "--no-poll", "--retry-interval", "0.2")
-        self.apps = []
-        self.subscribers = 0
-        for sdk, port in ports.items():
-            self.apps.append(self.node("app.mjs", f"{sdk}.log", SDK=sdk, PORT=str(port)))
+        port = free_port()
+        self.url, self.subscribers = f"http://127.0.0.1:{port}", 0
+        self.parts = [self.node("app.mjs", f"{sdk}.log", SDK=sdk, PORT=str(app_port)) for sdk, app_port in ports.items()]
         try:
+            until(lambda: all(listens(app_port) for app_port in ports.values()), "both apps listen")
+            self.server = Server(directory, *urls, "--no-poll", "--retry-interval", "0.2", "--port", str(port))
+            self.parts.append(self.server)
             for sdk in ports:
                 self.server.synced(f"rt-{sdk}-publisher")
         except BaseException:
@@ -42,7 +43,7 @@ class Rig:
 
     def node(self, script: str, log: str, **env: str) -> Process:
         """A script of the folder, in a process of its own, in the SDK's development mode."""
-        told = {"SERVER_URL": self.server.url, "INNGEST_DEV": "1", "INNGEST_BASE_URL": self.server.url, **env}
+        told = {"SERVER_URL": self.url, "INNGEST_DEV": "1", "INNGEST_BASE_URL": self.url, **env}
         return Process([NODE, script], self.directory / log, env=told, cwd=self.folder)
 
     def subscriber(self, sdk: str, channel: str, topics: list[str], key: str = "") -> Subscriber:
@@ -65,7 +66,7 @@ class Rig:
 
     def kill(self) -> None:
         """End it all."""
-        for process in (*self.apps, self.server):
+        for process in self.parts:
             process.kill()
 
 
