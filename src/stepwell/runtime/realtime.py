@@ -41,6 +41,20 @@ RUN_WORDS = {
 """A run's status as subscribers know it: one that sleeps or waits is running."""
 
 
+EARLY_MS = 60_000
+EARLY_BYTES_MAX = 8 * 1024 * 1024
+"""What is teed to a channel that nobody listens to yet is kept so long, and so much of it in all: the client of a durable endpoint is told
+where to listen in the moment in which the app goes on."""
+
+
+class _Early(msgspec.Struct):
+    """What was teed before anybody listened, until it is too old."""
+
+    until_ms: float
+    parts: list[bytes]
+    size: int = 0
+
+
 class RunData(msgspec.Struct, kw_only=True):
     """What `$run` tells: times in milliseconds since the epoch; output or error once it has ended, unless it is too large for a message."""
 
@@ -74,10 +88,28 @@ class Realtime:
     def __init__(self, clock: Clock, new_id: Callable[[], str], registry: Callable[[], Registry], *, env_id: str = "") -> None:
         self.hub = Hub()
         self._clock, self._new_id, self._registry, self._env_id = clock, new_id, registry, env_id
+        self._early: dict[str, _Early] = {}
+        self._early_size = 0
 
     def subscribe(self, topics: Iterable[Topic]) -> Subscription:
         """Listen to topics."""
-        return self.hub.subscribe(topics)
+        subscription = self.hub.subscribe(())
+        try:
+            self.add(subscription, topics)
+        except BaseException:
+            subscription.close()
+            raise
+        return subscription
+
+    def add(self, subscription: Subscription, topics: Iterable[Topic]) -> None:
+        """Listen to these too; who comes first to a stream gets what was sent before."""
+        topics = list(topics)
+        subscription.add(topics)
+        self._age()
+        for topic in topics:
+            if topic.name == STREAM_TOPIC and (early := self._early.pop(topic.channel, None)) is not None:
+                self._early_size -= early.size
+                subscription.put(Parcel(b"".join(early.parts), raw=True))
 
     def publish(self, channel: str, names: Iterable[str], data: Raw, *, run_id: str = "", metadata: Raw | UnsetType = UNSET) -> int:
         """Send data to whoever listens to these topics of a channel; says how many messages were queued."""
@@ -88,8 +120,22 @@ class Realtime:
         return Stream(self, channel, tuple(names), self._new_id, run_id, metadata)
 
     def tee(self, channel: str, body: bytes) -> int:
-        """Forward bytes as they are to whoever listens to the channel's stream."""
+        """Forward bytes as they are to whoever listens to the channel's stream, or will in a moment."""
+        if not self.hub.listens(channel, STREAM_TOPIC):
+            early = self._early.get(channel)
+            if early is None:
+                early = self._early[channel] = _Early(self._clock.elapsed_ms() + EARLY_MS, [])
+            early.parts.append(body)
+            early.size += len(body)
+            self._early_size += len(body)
+            self._age()
         return self.hub.publish(channel, STREAM_TOPIC, Parcel(body, raw=True))
+
+    def _age(self) -> None:
+        """Forget what was teed long ago, and the oldest where there is too much."""
+        now_ms = self._clock.elapsed_ms()
+        while self._early and (self._early_size > EARLY_BYTES_MAX or next(iter(self._early.values())).until_ms <= now_ms):
+            self._early_size -= self._early.pop(next(iter(self._early))).size
 
     def _send(
         self,

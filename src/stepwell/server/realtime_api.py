@@ -156,7 +156,7 @@ class RealtimeApi:
             await self._greet(subscription, topics)
 
             async def send(parcel: Parcel) -> None:
-                await socket.send_text(parcel.text)
+                await (socket.send_bytes(parcel.body) if parcel.raw else socket.send_text(parcel.text))
 
             misused = False
 
@@ -182,7 +182,7 @@ class RealtimeApi:
         match asked.kind:
             case "sub":
                 topics = self._tokens.topics(asked.data if isinstance(asked.data, str) else None)
-                subscription.add(topics)
+                self._realtime.add(subscription, topics)
                 await self._greet(subscription, topics)
             case "unsub":
                 topics = parse_topics(asked.data)

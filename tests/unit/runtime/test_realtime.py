@@ -15,7 +15,7 @@ from stepwell.engine.view import Changes, TableChanges
 from stepwell.protocol.realtime import MESSAGE_BYTES_MAX, Topic
 from stepwell.runtime.clock import SystemClock
 from stepwell.runtime.hub import Subscription
-from stepwell.runtime.realtime import Realtime
+from stepwell.runtime.realtime import EARLY_BYTES_MAX, EARLY_MS, Realtime
 
 RUN = Run(
     id="01J0000000000000000000000R",
@@ -148,6 +148,41 @@ def test_who_listens_late_is_told_how_the_run_stands() -> None:
         second = realtime.subscribe([Topic(RUN.id, "$run")])
         await realtime.greet(second, RUN.id, read_late)
         assert [one["data"]["status"] for one in await taken(second)] == ["completed"]
+
+    run(main())
+
+
+class StillClock(SystemClock):
+    """Time passes when it is told to."""
+
+    elapsed = 0.0
+
+    def elapsed_ms(self) -> float:
+        """As told."""
+        return self.elapsed
+
+
+def test_who_comes_first_to_a_stream_gets_what_was_sent_before() -> None:
+    """In order and once, before what comes next; not what is too old, and not more than is kept."""
+
+    async def main() -> None:
+        clock = StillClock()
+        realtime = Realtime(clock, lambda: "id", lambda: Registry())
+        for part in (b"a", b"b\xc3"):
+            assert realtime.tee("r", part) == 0
+        realtime.tee("old", b"x")
+        first, second = realtime.subscribe([Topic("r", "t"), Topic("r", "$stream")]), realtime.subscribe([Topic("r", "$stream")])
+        assert realtime.tee("r", b"c") == 2
+        assert [(await first.next()).body for _ in range(first.waiting)] == [b"ab\xc3", b"c"]  # type: ignore[union-attr]
+        assert [(await second.next()).body for _ in range(second.waiting)] == [b"c"]  # type: ignore[union-attr]
+        clock.elapsed = EARLY_MS
+        late = realtime.subscribe([])
+        realtime.add(late, [Topic("old", "$stream")])
+        assert late.waiting == 0
+        for i in range(9):
+            realtime.tee(f"many-{i}", b"x" * (EARLY_BYTES_MAX // 8))
+        kept = [realtime.subscribe([Topic(f"many-{i}", "$stream")]).waiting for i in range(9)]
+        assert kept == [0, 1, 1, 1, 1, 1, 1, 1, 1]
 
     run(main())
 

@@ -270,6 +270,16 @@ def test_server_sent_events(server: Server) -> None:
     assert found[1:] == ["event: inngest.stream", 'data: {"data":1}']
 
 
+def test_teed_bytes_reach_who_comes_a_moment_later(server: Server) -> None:
+    """As bytes, over a WebSocket too."""
+    url = f"{server.url}/v1/realtime/publish/tee?channel=run-2"
+    HTTP.post(url, content=b"early \xff").raise_for_status()
+    with listen(server, token(server, topic("run-2", "$stream"))) as connection:
+        assert connection.recv(timeout=10) == b"early \xff"
+        HTTP.post(url, content=b"late").raise_for_status()
+        assert connection.recv(timeout=10) == b"late"
+
+
 def test_teed_bytes_have_a_bound(server: Server) -> None:
     """Beyond it the rest is not forwarded, and the sender is told."""
     url = f"{server.url}/v1/realtime/publish/tee?channel=big"
