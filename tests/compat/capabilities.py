@@ -46,6 +46,7 @@ CAPABILITIES = (
     Capability("cron", "Cron triggers", "3.4"),
     Capability("delayed", "Events with a time in the future", "2.1"),
     Capability("event-id", "Event ids and seeds: sent twice, run once", "2.3"),
+    Capability("event-many", "Many events in one request", "2.1"),
     Capability("event-refused", "Events that are refused", "2.1"),
     Capability("system-events", "`inngest/function.finished`, `.failed`, `.cancelled`, `.invoked`", "6"),
     Capability("cancel", "Cancellation by event, by API, in bulk", "11.3"),

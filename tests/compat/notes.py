@@ -50,7 +50,7 @@ class NoteBook:
         return self.texts().count(text)
 
     def counts(self) -> dict[str, int]:
-        """How often each text came, but for those of cron ticks, which come by themselves."""
+        """How often each text came, but for those of cron ticks."""
         return {text: count for text, count in Counter(self.texts()).items() if not text.startswith(TICK)}
 
     def ticks(self) -> dict[str, int]:
@@ -58,10 +58,10 @@ class NoteBook:
         return {text.removeprefix(TICK): count for text, count in Counter(self.texts()).items() if text.startswith(TICK)}
 
     def clear(self) -> None:
-        """Forget everything: a case counts what it caused."""
+        """Forget everything but the ticks: a case counts what it caused, and ticks come by themselves."""
         self.gate.clear()
         with self._lock:
-            self._texts.clear()
+            self._texts = [text for text in self._texts if text.startswith(TICK)]
             self.asked.clear()
 
     def close(self) -> None:

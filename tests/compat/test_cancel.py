@@ -43,6 +43,21 @@ def test_a_run_is_cancelled_by_the_api(rig: Rig) -> None:
 
 
 @pytest.mark.capability("cancel")
+def test_what_a_cancelled_runs_call_gives_is_not_kept(rig: Rig) -> None:
+    """A call that is out goes on to its end; its result is dropped, and no other call follows."""
+    run_id = rig.start("gated")
+    until(lambda: rig.trace(run_id).status == "running", "the call is out")
+    rig.server.ask(f"/v1/runs/{run_id}", method="DELETE")
+    assert rig.ended(run_id).status == "cancelled"
+    rig.notes.gate.set()
+    until(lambda: rig.notes.count("busy") == 1 and len(rig.calls(run_id)) == 1, "the call came to its end")
+    rig.run("plain")
+    trace = rig.trace(run_id)
+    assert trace.status == "cancelled" and rig.notes.count("after") == 0 and len(rig.calls(run_id)) == 1
+    assert all(step["status"] != "completed" for step in trace.step_list)
+
+
+@pytest.mark.capability("cancel")
 def test_a_run_that_has_ended_is_not_cancelled(rig: Rig) -> None:
     """The API says so, and the run stays as it is."""
     done, (run_id,) = rig.run("plain").id, asleep(rig, "v0").values()

@@ -47,6 +47,30 @@ def test_a_send_that_is_repeated_with_its_seed_starts_nothing_more(rig: Rig) -> 
     assert rig.notes.count("plain") == 2
 
 
+@pytest.mark.capability("event-many")
+def test_many_events_come_in_one_request(rig: Rig) -> None:
+    """Thousands of small ones, and some of a megabyte each; one more than may be is refused, and none of them taken."""
+    send = f"/e/{EVENT_KEY}"
+    small = [{"name": "compat/small", "data": {"n": n}} for n in range(5000)]
+    ids = rig.server.ask(send, small)["ids"]
+    assert len(set(ids)) == 5000
+    assert rig.server.ask(f"/v1/events/{ids[-1]}")["data"]["data"] == {"n": 4999}
+    large = [{"name": "compat/large", "data": {"text": "x" * 1024 * 1024}} for _ in range(8)]
+    assert len(rig.server.ask(send, large)["ids"]) == 8
+    status, answer = refused(rig.server.url + send, [*small, small[0]])
+    assert status == 400 and "5000" in answer["error"] and not answer.get("ids")
+
+
+@pytest.mark.capability("event-many")
+def test_events_before_a_bad_one_are_taken(rig: Rig) -> None:
+    """The answer has their ids and what is wrong with the next."""
+    good = {"name": rig.event("plain"), "data": {}}
+    status, answer = refused(f"{rig.server.url}/e/{EVENT_KEY}", [good, good, {"name": ""}, good])
+    assert status == 400 and answer["error"] and len(answer["ids"]) == 2
+    for event_id in answer["ids"]:
+        assert rig.ended(rig.server.run_of(event_id)).status == "completed"
+
+
 @pytest.mark.capability("event-refused")
 @pytest.mark.parametrize(
     ("body", "said"),

@@ -24,6 +24,13 @@ def test_state_that_is_too_large_for_a_call_is_fetched(rig: Rig) -> None:
 
 
 @pytest.mark.capability("large")
+def test_a_large_event_reaches_its_function(rig: Rig) -> None:
+    """With its step's result beside it the call would be too large: both come, and nothing is cut."""
+    text = "ü" + "x" * 2_400_000
+    assert rig.run("values", {"value": text}).output == {"step": text, "event": text}
+
+
+@pytest.mark.capability("large")
 def test_a_step_that_gives_too_much_fails(rig: Rig) -> None:
     """It is tried as often as any, and the run tells how much may be given."""
     trace = rig.run("too-large")

@@ -39,6 +39,14 @@ def test_several_triggers_start_one_run(rig: Rig) -> None:
     assert rig.ended(rig.server.run_of(rig.send("more"))).output == [rig.event("more"), 1]
 
 
+@pytest.mark.capability("trigger")
+def test_one_event_starts_every_function_it_fits(rig: Rig) -> None:
+    """Each has a run of its own."""
+    event_id = rig.send("plain", {"amount": 50})
+    runs = until(lambda: found if len(found := rig.runs_of(event_id)) == 2 else None, "both functions run")
+    assert sorted(str(rig.ended(run["run_id"]).output) for run in runs) == sorted(["None", rig.event("plain")])
+
+
 @pytest.mark.capability("delayed")
 def test_an_event_of_the_future_runs_then(rig: Rig) -> None:
     """Not before its time."""
@@ -50,12 +58,13 @@ def test_an_event_of_the_future_runs_then(rig: Rig) -> None:
 
 @pytest.mark.capability("cron")
 def test_a_tick_starts_one_run(rig: Rig) -> None:
-    """A cron function runs once a tick; the next minute is waited for."""
-    until(rig.notes.ticks, "the minute's tick came", 70)
-    events = {event["id"]: event for event in rig.events("inngest/scheduled.timer")}
-    for event_id, count in rig.notes.ticks().items():
+    """A cron function runs once a tick; the first minute of the rig is waited for, unless it is over."""
+    ticks = until(rig.notes.ticks, "the minute's tick came", 70)
+    shown = rig.events("inngest/scheduled.timer")
+    events = {event["id"]: event for event in shown}
+    assert len(events) == len(shown), "a tick has two events"
+    for event_id, count in ticks.items():
         event = events[event_id]
         assert count == 1 and event["data"]["cron"] == "* * * * *"
         (run,) = rig.runs_of(event["internal_id"])
         assert rig.ended(run["run_id"]).output == "* * * * *"
-    assert len(events) == len(rig.events("inngest/scheduled.timer")), "a tick has two events"

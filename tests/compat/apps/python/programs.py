@@ -228,6 +228,19 @@ async def cancelled(ctx: inngest.Context) -> str:
     return "went on"
 
 
+@program("gated")
+async def gated(ctx: inngest.Context) -> str:
+    async def busy() -> int:
+        # Until the case lets it go.
+        while not is_free():
+            pass
+        return note("busy")
+
+    await ctx.step.run("busy", busy)
+    note("after")
+    return "went on"
+
+
 if hasattr(inngest, "Timeouts"):
 
     @program("limited", timeouts=inngest.Timeouts(finish=seconds(1)))
