@@ -17,6 +17,7 @@ from stepwell.errors import NotFound, StepError
 from stepwell.net.http_client import Pool
 from stepwell.protocol.codec import decode
 from stepwell.protocol.events import parse_events
+from stepwell.protocol.ids import numbered_ulids
 from stepwell.runtime.node import Node
 from stepwell.sdk.app import App
 from stepwell.sdk.durations import Duration, duration_ms
@@ -37,8 +38,9 @@ class Engine:
 
     async def send(self, body: bytes) -> list[str]:
         """Store and route the events of a request body; returns their internal ids. Raises `ProtocolError` for a bad one."""
-        fresh_id = self.node.new_id
-        parsed = parse_events(body, received_ms=self.node.clock.now_ms(), new_id=lambda n: fresh_id())
+        clock = self.node.clock
+        now_ms = clock.now_ms()
+        parsed = parse_events(body, received_ms=now_ms, new_id=numbered_ulids(now_ms, clock.entropy(10)))
         ids = await self.node.send(parsed.events, fresh=True) if parsed.events else ()
         if parsed.error is not None:
             raise parsed.error

@@ -5,6 +5,7 @@ Exception
     ├── UsageError            fix your code or configuration
     │   └── ExpressionError   an expression that cannot be compiled
     ├── ProtocolError         the peer broke the agreement; has a status to answer with
+    │   └── QueueFull         more waits than the operator allows: send again later
     ├── NotFound              there is no such run, event or function
     ├── RunHasEnded           the run cannot be changed any more
     ├── EvaluationError       an expression met values it cannot work on
@@ -50,6 +51,14 @@ class ProtocolError(Error):
     def __init__(self, message: str, status: int = 400, code: str | None = None) -> None:
         super().__init__(message)
         self.status, self.code = status, code
+
+
+class QueueFull(ProtocolError):
+    """More waits than the operator allows: nothing was stored. `retry_after_s` says when to send again."""
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        super().__init__(message, 429, "queue_full")
+        self.retry_after_s = retry_after_s
 
 
 class NotFound(Error):

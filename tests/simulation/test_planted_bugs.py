@@ -147,7 +147,7 @@ def events_may_start_twice(patch: pytest.MonkeyPatch) -> None:
 
 def repeated_sends_are_stored_again(patch: pytest.MonkeyPatch) -> None:
     """A send that is tried twice is not recognised."""
-    patch.setattr(routing, "derived_ulid", lambda ms, *parts: heart_ids.pop())
+    patch.setattr(routing, "run_ulid", lambda ms, *parts: heart_ids.pop())
     heart_ids = [f"01K{n:023d}" for n in range(9999, 0, -1)]
 
 

@@ -67,7 +67,7 @@ LIMITS: dict[str, tuple[Concurrency, ...]] = {
 TENANT = "event.data.tenant"
 SETTINGS: dict[str, dict[str, object]] = {
     "throttled": {
-        "throttle": Throttle(limit=1, period_ms=10_000, burst=1, key=TENANT),
+        "throttle": Throttle(limit=1, period_ms=10_000, burst=1),
         "concurrency": (Concurrency(limit=2, key=TENANT),),
     },
     "limited": {"rate_limit": RateLimit(limit=2, period_ms=30_000, key=TENANT)},

@@ -20,7 +20,7 @@ from stepwell.engine.resume import resume
 from stepwell.engine.view import Select, Selection, View
 from stepwell.errors import NotFound, RunHasEnded
 from stepwell.protocol.codec import text
-from stepwell.protocol.ids import derived_ulid
+from stepwell.protocol.ids import run_ulid
 
 
 def select_cancel(cancelled: RunCancelled) -> list[Selection]:
@@ -86,7 +86,7 @@ def on_function_invoked(registry: Registry, view: View, invoked: FunctionInvoked
     if function is None:
         return [Refuse(NotFound(f"there is no function {invoked.function_id!r}"))]
     row = stored(invoked.event)
-    run_id = derived_ulid(row.received_ms, function.id, row.id)
+    run_id = run_ulid(row.received_ms, function.id, row.id)
     if view.event(row.id) is not None:
         return [Reply(run_id)]
     decision = Decision(registry, view, now_ms)

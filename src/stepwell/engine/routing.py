@@ -18,7 +18,7 @@ from stepwell.engine.model import EventRow, Timer, TimerKind
 from stepwell.engine.registry import Function, Registry
 from stepwell.engine.view import Select, Selection, View
 from stepwell.protocol.events import Event
-from stepwell.protocol.ids import derived_ulid
+from stepwell.protocol.ids import run_ulid
 
 FANOUT_MAX = 100
 """Functions that one transition schedules for one event; a cursor does the rest."""
@@ -146,7 +146,7 @@ def route(decision: Decision, event: EventRow, begun: set[tuple[str, str]], afte
             return [*commands, *route_later(event, after, now_ms, first=view.timers.rows.get(f"route/{event.id}") is None)], runs
         wish = Wish(
             function=one.function,
-            run_id=derived_ulid(event.received_ms, function_id, event.id),
+            run_id=run_ulid(event.received_ms, function_id, event.id),
             event_ids=(event.id,),
             cause="event" if event.run_id is None else "lifecycle",
             origin=event.run_id,

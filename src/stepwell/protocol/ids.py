@@ -6,6 +6,7 @@ import base64
 import hashlib
 import re
 import uuid
+from collections.abc import Callable
 
 from stepwell.errors import ProtocolError
 
@@ -26,6 +27,25 @@ def ulid(ms: int, entropy: bytes) -> str:
 def derived_ulid(ms: int, *parts: str) -> str:
     """A ULID whose entropy is a hash: the same time and parts always give the same id."""
     return ulid(ms, hashlib.blake2b("\0".join(parts).encode(), digest_size=10).digest())
+
+
+ENTROPY = 1 << 80
+"""What the part of a ULID behind its time counts to."""
+
+
+def numbered_ulids(ms: int, entropy: bytes) -> Callable[[int], str]:
+    """ULIDs of one time in the order of their numbers, so that what came together stays in its order."""
+    base = int.from_bytes(entropy[:10], "big")
+    return lambda n: ulid(ms, ((base + n) % ENTROPY).to_bytes(10, "big"))
+
+
+def run_ulid(ms: int, function_id: str, event_id: str) -> str:
+    """The run of a function for an event: always the same, and in the order of the events' ids where their times are one."""
+    place = 0
+    for letter in event_id[10:]:
+        place = place * 32 + _VALUES[letter]
+    own = int.from_bytes(hashlib.blake2b(function_id.encode(), digest_size=10).digest(), "big")
+    return ulid(ms, ((place + own) % ENTROPY).to_bytes(10, "big"))
 
 
 def is_ulid(text: str) -> bool:

@@ -37,6 +37,7 @@ from stepwell.errors import StoreUnavailable
 from stepwell.protocol.events import Event
 from stepwell.protocol.ids import ulid
 from stepwell.runtime import questions
+from stepwell.runtime.backlog import Backlog
 from stepwell.runtime.bodies import Bodies
 from stepwell.runtime.clock import Clock, SystemClock
 from stepwell.runtime.dispatcher import CALLS_MAX, Dispatcher, MakeCall
@@ -80,6 +81,8 @@ class Node:
         calls_max: int = CALLS_MAX,
         on_run_ended: Callable[[str], None] | None = None,
         perform: Perform | None = None,
+        queued_max: int | None = None,
+        queued_per_function_max: int | None = None,
         rooms: Mapping[str, Rooms] | None = None,
     ) -> None:
         self.clock = clock or SystemClock()
@@ -102,6 +105,7 @@ class Node:
         self._root: asyncio.Task[None] | None = None
         self._calls_max = calls_max
         self._stopping = False
+        self.backlog = Backlog(lambda: self.reader, lambda: self.registry, total_max=queued_max, function_max=queued_per_function_max)
 
     # Life.
 
@@ -137,6 +141,7 @@ class Node:
                 feeders = [
                     group.create_task(self._timekeeper.keep(), name="timekeeper"),
                     group.create_task(self._live(), name="renewal"),
+                    group.create_task(self.backlog.watch(), name="backlog"),
                 ]
                 await self._beat()
                 for feeder in feeders:

@@ -16,9 +16,9 @@ from stepwell.runtime.node import Node
 from stepwell.server.admin_api import AdminApi
 from stepwell.server.auth import Keys
 from stepwell.server.checkpoint_api import CheckpointApi
-from stepwell.server.function_api import FunctionApi
 from stepwell.server.connect_api import ConnectApi
 from stepwell.server.connect_gateway import ConnectGateway
+from stepwell.server.function_api import FunctionApi
 from stepwell.server.http import ERRORS, AsgiApp, Receive, Scope, Send, answer, on_error
 from stepwell.server.ingest import Ingest
 from stepwell.server.realtime_api import RealtimeApi

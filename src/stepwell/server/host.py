@@ -56,6 +56,7 @@ class HostOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     `kind` is `dev` or `cloud`; `app` (`module:name` or `file.py[:name]`) runs in `children` child processes, anew when its code changes
     where `reload` is set; `poll_s` `None` means no polling. `public_requests_only`: requests of steps go to no private address.
+    `queued_max` and `queued_per_function_max` bound what may wait.
     `connect_port` `None` is the usual one, or a free one where that is taken or `port` is 0; `connect_url` is the gateway's address where
     workers reach it by another one.
     """
@@ -72,6 +73,8 @@ class HostOptions(msgspec.Struct, frozen=True, kw_only=True):
     poll_s: float | None = None
     retry_interval_ms: int | None = None
     public_requests_only: bool = False
+    queued_max: int | None = None
+    queued_per_function_max: int | None = None
     keys: Keys = Keys()
     connect_port: int | None = None
     connect_url: str | None = None
@@ -127,6 +130,8 @@ async def run_host(options: HostOptions, say: Callable[[str], None] = print, on_
         settings=Settings(retry_interval_ms=options.retry_interval_ms),
         node_id=socket.gethostname(),
         perform=Gateway(outside).perform,
+        queued_max=options.queued_max,
+        queued_per_function_max=options.queued_per_function_max,
         rooms={"connect": connect},
     )
     stopping = asyncio.Event()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from stepwell.errors import Error, ProtocolError
 from stepwell.protocol.codec import canonical
 from stepwell.protocol.events import parse_events
-from stepwell.protocol.ids import seeded_ulid, ulid
+from stepwell.protocol.ids import numbered_ulids, seeded_ulid
+from stepwell.runtime.backlog import RETRY_AFTER_S
 from stepwell.runtime.node import Node
 from stepwell.server.auth import Keys
 from stepwell.server.http import Receive, Scope, Send, answer, read_body, status_of
@@ -23,7 +24,8 @@ class Ingest:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request: the ids of what was stored, and the error of the first event that was refused."""
         status, body = await self._take(scope, receive)
-        await answer(send, status, body, self._headers)
+        later = [(b"retry-after", b"%d" % RETRY_AFTER_S)] if status == 429 else []
+        await answer(send, status, body, [*self._headers, *later])
 
     async def _take(self, scope: Scope, receive: Receive) -> tuple[int, bytes]:
         key = scope["path"][3:].strip("/")
@@ -45,10 +47,13 @@ class Ingest:
         clock = self._node.clock
         now_ms = clock.now_ms()
 
+        fresh_id = numbered_ulids(now_ms, clock.entropy(10))
+
         def new_id(n: int) -> str:
-            return (seed and seeded_ulid(seed, n)) or ulid(now_ms, clock.entropy(10))
+            return (seed and seeded_ulid(seed, n)) or fresh_id(n)
 
         parsed = parse_events(body, received_ms=now_ms, new_id=new_id)
+        self._node.backlog.admit(parsed.events)
         ids = await self._node.send(parsed.events, fresh=seed is None) if parsed.events else ()
         return ids, parsed.error
 

@@ -7,7 +7,19 @@ import base64
 import pytest
 
 from stepwell.errors import ProtocolError
-from stepwell.protocol.ids import app_uuid, derived_ulid, function_uuid, is_ulid, parse_seed, seeded_ulid, step_hash, ulid, ulid_ms
+from stepwell.protocol.ids import (
+    app_uuid,
+    derived_ulid,
+    function_uuid,
+    is_ulid,
+    numbered_ulids,
+    parse_seed,
+    run_ulid,
+    seeded_ulid,
+    step_hash,
+    ulid,
+    ulid_ms,
+)
 
 ENTROPY = bytes(range(10))
 
@@ -63,3 +75,15 @@ def test_steps_are_known_by_the_hash_of_their_id() -> None:
 def test_apps_and_functions_have_ids_of_their_names() -> None:
     """The same on every node, and different for an app and a function of one name."""
     assert app_uuid("shop") == app_uuid("shop") != function_uuid("shop")
+
+
+def test_what_came_together_stays_in_its_order() -> None:
+    """Ids of one request, and the runs they start, sort by their place in it, though the numbers go round."""
+    ids = numbered_ulids(5, bytes(10))
+    events = [ids(n) for n in range(1, 50)]
+    assert events == sorted(events) and len(set(events)) == 49
+    for function in ("a-f", "a-g"):
+        runs = [run_ulid(7, function, event) for event in events]
+        assert runs == sorted(runs) and len(set(runs)) == 49 and all(is_ulid(run) for run in runs)
+    assert run_ulid(7, "a-f", events[0]) != run_ulid(7, "a-g", events[0])
+    assert numbered_ulids(5, b"\xff" * 10)(1) == numbered_ulids(5, bytes(10))(0)
