@@ -12,7 +12,7 @@ from stepwell.engine.commands import Command, Delete, Effect, Put, Refuse, Reply
 from stepwell.engine.decision import Decision
 from stepwell.engine.ending import settle
 from stepwell.engine.events import body_of, event_body, stored
-from stepwell.engine.flow.scheduling import Wish, ask_at_once, unbatched
+from stepwell.engine.flow.scheduling import Wish, ask_at_once, remembered, unbatched
 from stepwell.engine.inputs import FunctionInvoked, InputSetAside, RunCancelled, RunRerun, SignalSent
 from stepwell.engine.model import RunStatus, SetAside
 from stepwell.engine.registry import Registry
@@ -76,12 +76,19 @@ def on_run_rerun(registry: Registry, view: View, rerun: RunRerun, now_ms: int) -
 
 
 def select_invoked(registry: Registry, invoked: FunctionInvoked) -> list[Selection]:
-    """The event, should this be a repeated request."""
-    return [Select("events", invoked.event.internal_id)]
+    """The event, should this be a repeated request; and the run that an event of its id has started before."""
+    event, function = invoked.event, registry.named(invoked.function_id)
+    selections: list[Selection] = [Select("events", event.internal_id)]
+    if function is not None and event.id != event.internal_id:
+        selections.append(Select("dedups", (function.id, event.id)))
+    return selections
 
 
 def on_function_invoked(registry: Registry, view: View, invoked: FunctionInvoked, now_ms: int) -> list[Command | Effect]:
-    """A run of one function, under an event of its own, whatever its triggers say. Replies with the run's id."""
+    """A run of one function, under an event of its own, whatever its triggers say. Replies with the run's id.
+
+    An event with an id of its user's starts the function once in 24 hours, as a sent one does: the reply is the earlier run's id then.
+    """
     function = registry.named(invoked.function_id)
     if function is None:
         return [Refuse(NotFound(f"there is no function {invoked.function_id!r}"))]
@@ -89,6 +96,10 @@ def on_function_invoked(registry: Registry, view: View, invoked: FunctionInvoked
     run_id = run_ulid(row.received_ms, function.id, row.id)
     if view.event(row.id) is not None:
         return [Reply(run_id)]
+    if row.key != row.id:
+        earlier = view.dedup(function.id, row.key)
+        if earlier is not None and earlier.expires_ms > now_ms:
+            return [Reply(earlier.run_id)]
     decision = Decision(registry, view, now_ms)
     body = event_body(row)
     wish = Wish(
@@ -101,8 +112,8 @@ def on_function_invoked(registry: Registry, view: View, invoked: FunctionInvoked
         body=lambda: body,
         gates=unbatched(function.rules.gates(body, now_ms)),
     )
-    commands, _ = ask_at_once(decision, wish)
-    return [Put(row), *commands, *settle(decision), Reply(run_id)]
+    asked, _ = ask_at_once(decision, wish)
+    return [Put(row), *remembered(function.id, row, run_id, now_ms), *asked, *settle(decision), Reply(run_id)]
 
 
 def select_signal(sent: SignalSent) -> list[Selection]:

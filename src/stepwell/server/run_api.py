@@ -62,8 +62,8 @@ class RunApi:
         clock = self._node.clock
         now_ms = clock.now_ms()
         event = parse_event(await request.body() or b"{}", received_ms=now_ms, internal_id=ulid(now_ms, clock.entropy(10)), name=INVOKED)
-        await self._node.submit(FunctionInvoked(request.path_params["slug"], event))
-        return json_response({"id": event.internal_id, "status": 200})
+        run_id: str = await self._node.submit(FunctionInvoked(request.path_params["slug"], event))
+        return json_response({"id": event.internal_id, "run_id": run_id, "status": 200})
 
     async def cancel(self, request: Request) -> Response:
         """End a function's runs that were made in a span of time."""
