@@ -93,6 +93,14 @@ class SendReply(Message, frozen=True, kw_only=True, omit_defaults=True):
     error: Refusal | None = None
 
 
+class ApiReply(Message, frozen=True, kw_only=True, omit_defaults=True):
+    """The answer to an `ApiCall`: its HTTP status and body."""
+
+    seq: int
+    status: int
+    body: bytes = b""
+
+
 # From a child to the server.
 
 
@@ -131,6 +139,15 @@ class Send(Message, frozen=True, kw_only=True, omit_defaults=True):
     seed: str = ""
 
 
+class ApiCall(Message, frozen=True, kw_only=True, omit_defaults=True):
+    """A request of the app's to the server's API, which the child may make without a key: `path` with its query."""
+
+    seq: int
+    method: str
+    path: str
+    body: bytes = b""
+
+
 class HandedBack(Message, frozen=True, kw_only=True, omit_defaults=True):
     """Calls that the child gives up without an answer while it drains: lost, to be made elsewhere at once."""
 
@@ -143,8 +160,8 @@ class Unknown(msgspec.Struct, frozen=True):
     type: str
 
 
-FromServer = Call | CheckpointReply | Abandon | Ping | Drain | SendReply
-FromChild = Ready | Answered | Checkpointed | Pong | Send | HandedBack
+FromServer = Call | CheckpointReply | Abandon | Ping | Drain | SendReply | ApiReply
+FromChild = Ready | Answered | Checkpointed | Pong | Send | ApiCall | HandedBack
 
 
 class _Tag(msgspec.Struct):

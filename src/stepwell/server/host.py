@@ -35,6 +35,7 @@ from stepwell.server.auth import Keys
 from stepwell.server.connect_gateway import ConnectGateway, SessionTokens
 from stepwell.server.discovery import Discovery
 from stepwell.server.ingest import Ingest
+from stepwell.server.inside import asked
 from stepwell.server.sdk_api import SdkApi
 from stepwell.server.shapes import ACCOUNT_ID, ENVIRONMENT_ID
 from stepwell.store.sqlite import SqliteStore
@@ -119,6 +120,7 @@ async def run_host(options: HostOptions, say: Callable[[str], None] = print, on_
             children=options.children,
             lock_path=Path(f"{options.db}.d") / "children.lock",
             on_send=lambda body, seed: _store(server.ingest, body, seed),
+            on_api=lambda method, path, body: asked(server, options.keys, method, path, body),
             on_registration=lambda body: sdk_api.sync(parse_registration(body), "process"),
             on_problem=say,
             say=say,

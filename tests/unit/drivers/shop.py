@@ -94,3 +94,14 @@ async def send(ctx: stepwell.Context) -> list[str]:
         return app.send_sync("shop/sent", {"n": 2})
 
     return [*ids, *await ctx.step.run("two", from_a_thread), *await app.send("shop/sent", {"n": 3})]
+
+
+@app.function(trigger="shop/ask", id="ask")
+async def ask(ctx: stepwell.Context) -> list[str]:
+    waited = await ctx.step.send_signal("tell", "go", {"n": 1})
+    run = await app.start("other-work", {"n": 2}, id="w")
+    try:
+        await run.output()
+    except stepwell.InvokeError as error:
+        return [str(waited), run.id, error.message]
+    return []

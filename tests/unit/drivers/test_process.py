@@ -312,6 +312,31 @@ def test_a_broken_app_is_told_at_start_and_survived_at_reload(tmp_path: Path) ->
             asyncio.run(start(target))
 
 
+def test_children_ask_the_server_through_their_socket() -> None:
+    """Signals, starts and runs: what the server says comes back, refusals as what they are."""
+    asked: list[tuple[str, str, Any]] = []
+    answers: dict[str, tuple[int, Any]] = {
+        "/v1/signals": (404, {"error": "nobody waits", "status": 404}),
+        "/invoke/other-work": (200, {"id": "01JEVENT", "run_id": "01JRUN", "status": 200}),
+        "/v1/runs/01JRUN": (200, {"data": {"status": "Failed", "event_id": "01JEVENT", "output": {"name": "E", "message": "no"}}}),
+    }
+
+    async def on_api(method: str, path: str, body: bytes) -> tuple[int, bytes]:
+        asked.append((method, path, json.loads(body or b"null")))
+        status, answer = answers[path]
+        return status, json.dumps(answer).encode()
+
+    async def test(driver: ProcessDriver) -> None:
+        assert returned(await driver.call(request("ask"), durable)) == ["None", "01JRUN", "no"]
+
+    driven(test, on_api=on_api)
+    assert asked == [
+        ("POST", "/v1/signals", {"signal": "go", "data": {"n": 1}}),
+        ("POST", "/invoke/other-work", {"data": {"n": 2}, "id": "w"}),
+        ("GET", "/v1/runs/01JRUN", None),
+    ]
+
+
 def test_children_send_events_through_the_server() -> None:
     """From a step, from a thread, from the function: all by the socket; a refusal comes back as what it was."""
     bodies: list[Any] = []

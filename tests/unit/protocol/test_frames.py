@@ -10,6 +10,8 @@ from stepwell.protocol.calls import Answer, Checkpoint, Failed, Lost, Ops, Retur
 from stepwell.protocol.frames import (
     Abandon,
     Answered,
+    ApiCall,
+    ApiReply,
     Call,
     Checkpointed,
     CheckpointReply,
@@ -50,6 +52,7 @@ ANSWERS: list[Answer] = [
         Ping(seq=3),
         Drain(deadline_ms=4),
         SendReply(seq=5, ids=("a",)),
+        ApiReply(seq=6, status=404, body=b"{}"),
         SendReply(seq=5, error=Refusal(message="no", code="c")),
     ],
 )
@@ -66,6 +69,7 @@ def test_what_a_server_says(message: FromServer) -> None:
         Checkpointed(call_id=1, seq=2, checkpoint=Checkpoint(run_id="r", item_id="i", fence=1, ops=OPS)),
         Pong(seq=3),
         Send(seq=4, body=b"{}", seed="1,x"),
+        ApiCall(seq=5, method="POST", path="/invoke/a-b?x=1", body=b"{}"),
         HandedBack(call_ids=(1, 2)),
     ],
 )

@@ -23,6 +23,8 @@ from stepwell.protocol.codec import Json
 from stepwell.protocol.frames import (
     Abandon,
     Answered,
+    ApiCall,
+    ApiReply,
     Call,
     Checkpointed,
     CheckpointReply,
@@ -38,6 +40,7 @@ from stepwell.protocol.frames import (
     encode_frame,
     refusal_of,
 )
+from stepwell.protocol.registration import refused_answer
 
 MAIN = "stepwell.sdk.child"
 """The child's main: started by name, for drivers do not know the SDK."""
@@ -47,6 +50,9 @@ LAST_WORDS_S = 1.0
 
 SendFn = Callable[[Json, str], Awaitable[list[str]]]
 """Stores the events of a child's `app.send`, given the body and a seed (or ""); gives their ids."""
+
+ApiFn = Callable[[str, str, bytes], Awaitable[tuple[int, bytes]]]
+"""Answers a child's request to the server's API, given method, path and body; gives the status and the body."""
 
 _numbers = count(1)
 """For calls and pings alike: a `Pong` names either."""
@@ -69,7 +75,7 @@ class CallInHand:
 class ChildProcess:
     """A child. `ready` is its registration, or its failure as `ChildFailed`; `ended` is set when the process is gone."""
 
-    def __init__(self, *, on_send: SendFn, on_change: Callable[[], None]) -> None:
+    def __init__(self, *, on_send: SendFn, on_api: ApiFn, on_change: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self.ready: asyncio.Future[Json] = self._loop.create_future()
         self.ended = asyncio.Event()
@@ -78,7 +84,7 @@ class ChildProcess:
         self.draining = False
         self.pid = 0
         self.ping: int | None = None
-        self._on_send, self._on_change = on_send, on_change
+        self._on_send, self._on_api, self._on_change = on_send, on_api, on_change
         self._link = FrameConnection(self._take, self._on_closed)
         self._tasks: set[asyncio.Task[None]] = set()
         self._problem = b""
@@ -226,6 +232,8 @@ class ChildProcess:
                 self._heard(seq)
             case Send() as events:
                 self._spawn(self._send(events))
+            case ApiCall() as asked:
+                self._spawn(self._ask(asked))
             case HandedBack(call_ids=call_ids):
                 for call_id in call_ids:
                     call = self.calls.pop(call_id, None)
@@ -272,6 +280,14 @@ class ChildProcess:
         except Exception as refused:
             reply = SendReply(seq=events.seq, error=refusal_of(refused))
         self._write(reply)
+
+    async def _ask(self, asked: ApiCall) -> None:
+        try:
+            status, body = await self._on_api(asked.method, asked.path, asked.body)
+        except Exception as error:
+            refusal = refusal_of(error)
+            status, body = refusal.status, refused_answer(refusal.message, refusal.status)
+        self._write(ApiReply(seq=asked.seq, status=status, body=body))
 
 
 def _started(arguments: list[str], fds: tuple[int, int]) -> subprocess.Popen[bytes]:

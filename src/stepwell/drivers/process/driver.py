@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from stepwell.drivers.base import CheckpointFn
-from stepwell.drivers.process.child import CallInHand, ChildFailed, ChildProcess, SendFn
+from stepwell.drivers.process.child import ApiFn, CallInHand, ChildFailed, ChildProcess, SendFn
 from stepwell.drivers.process.lock import await_no_children
 from stepwell.errors import ProtocolError, StoreUnavailable, UsageError
 from stepwell.protocol.calls import Answer, CallRequest, Lost, Ops
@@ -34,8 +34,9 @@ HOMES_MAX = 10_000
 class ProcessDriver:
     """The children of one app. Start it, call it, reload it, stop it, all from one event loop's thread.
 
-    `on_send` stores the events that children send; `on_registration` is given the register body when the app is first ready and
-    whenever it has changed, and may be async; `on_problem` is given what keeps an app from being imported, as text.
+    `on_send` stores the events that children send, `on_api` answers what else they ask of the server; `on_registration` is given the
+    register body when the app is first ready and whenever it has changed, and may be async; `on_problem` is given what keeps an app
+    from being imported, as text.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class ProcessDriver:
         children: int = 2,
         lock_path: Path | str | None = None,
         on_send: SendFn | None = None,
+        on_api: ApiFn | None = None,
         on_registration: Callable[[Json], object] | None = None,
         on_problem: Callable[[str], object] | None = None,
         say: Callable[[str], None] = print,
@@ -52,7 +54,7 @@ class ProcessDriver:
         if children < 1:
             raise UsageError(f"children is {children}; at least one is needed")
         self._target, self._count, self._lock_path = target, children, None if lock_path is None else Path(lock_path)
-        self._on_send = on_send or _no_events
+        self._on_send, self._on_api = on_send or _no_events, on_api or _no_api
         self._on_registration, self._on_problem, self._say = on_registration, on_problem, say
         self._children: list[ChildProcess] = []
         self._old: set[ChildProcess] = set()
@@ -127,7 +129,7 @@ class ProcessDriver:
 
     async def _spawn(self, target: str) -> list[ChildProcess]:
         """New children that are ready. Raises `ChildFailed` where one is not; then none of them is left."""
-        children = [ChildProcess(on_send=self._on_send, on_change=self._place_waiting) for _ in range(self._count)]
+        children = [self._child() for _ in range(self._count)]
         results = await asyncio.gather(*(self._started(child, target) for child in children), return_exceptions=True)
         failed = next((result for result in results if isinstance(result, BaseException)), None)
         if failed is None:
@@ -137,6 +139,9 @@ class ProcessDriver:
             if child.pid:
                 await child.ended.wait()
         raise failed
+
+    def _child(self) -> ChildProcess:
+        return ChildProcess(on_send=self._on_send, on_api=self._on_api, on_change=self._place_waiting)
 
     async def _started(self, child: ChildProcess, target: str) -> None:
         """Start it and wait until it is ready. Raises `ChildFailed`; the child is then being killed."""
@@ -191,7 +196,7 @@ class ProcessDriver:
                 await asyncio.sleep(RESPAWN_S[min(max(self._deaths, 1), len(RESPAWN_S)) - 1])
                 if self._stopping or child not in self._children:
                     return
-                fresh = ChildProcess(on_send=self._on_send, on_change=self._place_waiting)
+                fresh = self._child()
                 try:
                     await self._started(fresh, self._target)
                     break
@@ -274,3 +279,7 @@ class ProcessDriver:
 
 async def _no_events(body: Json, seed: str) -> list[str]:
     raise StoreUnavailable("this server takes no events from its children")
+
+
+async def _no_api(method: str, path: str, body: bytes) -> tuple[int, bytes]:
+    raise StoreUnavailable("this server answers no requests of its children")
