@@ -9,15 +9,18 @@ from stepwell.errors import (
     NotFound,
     ProtocolError,
     RetryAfterError,
+    RunHasEnded,
     StepError,
     UsageError,
     WorkerDied,
 )
 from stepwell.sdk import VERSION as __version__
-from stepwell.sdk.app import App, Function
+from stepwell.sdk import ai
+from stepwell.sdk.app import App
 from stepwell.sdk.connect import connect
-from stepwell.sdk.context import Context, SyncContext
+from stepwell.sdk.context import Context, FailureContext, SyncContext, SyncFailureContext
 from stepwell.sdk.event import Event, ReceivedEvent
+from stepwell.sdk.function import Function
 from stepwell.sdk.options import (
     Batch,
     Concurrency,
@@ -30,7 +33,10 @@ from stepwell.sdk.options import (
     cron,
     on,
 )
+from stepwell.sdk.runs import RunHandle, SyncRunHandle
 from stepwell.sdk.serve import serve
+from stepwell.sdk.tools.fetch import FetchResponse
+from stepwell.sdk.tools.waits import Signal
 
 __all__ = [
     "App",
@@ -42,6 +48,8 @@ __all__ = [
     "Debounce",
     "Error",
     "Event",
+    "FailureContext",
+    "FetchResponse",
     "Function",
     "InvokeError",
     "NonRetriableError",
@@ -50,14 +58,20 @@ __all__ = [
     "RateLimit",
     "ReceivedEvent",
     "RetryAfterError",
+    "RunHandle",
+    "RunHasEnded",
+    "Signal",
     "Singleton",
     "StepError",
     "SyncContext",
+    "SyncFailureContext",
+    "SyncRunHandle",
     "Throttle",
     "Timeouts",
     "UsageError",
     "WorkerDied",
     "__version__",
+    "ai",
     "cancel",
     "connect",
     "cron",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,18 +11,22 @@ from typing import Any
 
 from stepwell.drivers.gateway import Gateway
 from stepwell.drivers.local import LocalDriver
-from stepwell.engine.inputs import AppSynced, RunCancelled, RunRerun
+from stepwell.engine.events import wire
+from stepwell.engine.inputs import AppSynced, FunctionInvoked, RunCancelled, RunRerun, SignalSent
 from stepwell.engine.model import Run, Step
 from stepwell.engine.registry import Settings
 from stepwell.errors import NotFound, StepError
 from stepwell.net.http_client import Pool
 from stepwell.protocol.codec import decode
-from stepwell.protocol.events import parse_events
+from stepwell.protocol.events import parse_event, parse_events
 from stepwell.protocol.ids import numbered_ulids
+from stepwell.protocol.lifecycle import INVOKED
+from stepwell.runtime.bodies import told
 from stepwell.runtime.node import Node
 from stepwell.sdk.app import App
 from stepwell.sdk.durations import Duration, duration_ms
 from stepwell.sdk.replay import Executor
+from stepwell.sdk.way import RunState
 from stepwell.store.base import Store
 from stepwell.store.memory import MemoryStore
 from stepwell.store.sqlite import SqliteStore
@@ -84,6 +89,41 @@ class Engine:
     async def cancel(self, run_id: str) -> None:
         """End a run."""
         await self.node.submit(RunCancelled(run_id, "the program asked for it"))
+
+    # What the app asks of its engine (`sdk/way.py`).
+
+    async def start(self, function_id: str, event: bytes) -> str:
+        """Start one function; returns the run's id, that of the earlier run for an event's id that was there."""
+        node = self.node
+        parsed = parse_event(event, received_ms=node.clock.now_ms(), internal_id=node.new_id(), name=INVOKED)
+        run_id: str = await node.submit(FunctionInvoked(function_id, parsed))
+        return run_id
+
+    async def run_state(self, run_id: str, wait_s: float = 0.0) -> RunState:
+        """How a run stands, after so long at most for its end."""
+        ending = self.node.run_end(run_id)
+        run = await self.run(run_id)
+        if run.ended_ms is None and wait_s > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await ending
+            run = await self.run(run_id)
+        return RunState(status=str(run.status), output=run.output, event_ids=run.event_ids)
+
+    async def event(self, event_id: str) -> bytes:
+        """A stored event as functions see it. Raises `NotFound`."""
+        row = await self.node.reader.event(event_id)
+        if row is None:
+            raise NotFound(f"there is no event {event_id!r}")
+        return wire(row) if row.run_id is None else (await told(self.node.reader, row)).wire()
+
+    async def signal(self, name: str, data: bytes) -> str | None:
+        """Send a signal; returns the run that waited for it, or `None`."""
+        run_id: str | None = await self.node.submit(SignalSent(name, data))
+        return run_id
+
+    async def publish(self, channel: str, topic: str, data: bytes, run_id: str) -> None:
+        """Nothing: nobody can be subscribed to an engine without a server."""
 
     async def rerun(self, run_id: str) -> str:
         """Run it again with the same events; returns the new run's id."""

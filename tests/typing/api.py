@@ -119,6 +119,72 @@ async def many_options(ctx: stepwell.Context) -> None:
         raise stepwell.RetryAfterError("later", after="2m") from error
 
 
+@app.step(effect=True)
+async def mail(order: Order) -> None:
+    """A step whose effect is not to be repeated lightly."""
+
+
+async def undo(ctx: stepwell.FailureContext[OrderPaid]) -> None:
+    """A failure function."""
+    assert_type(ctx.event.data, OrderPaid)
+    assert_type((ctx.failed_run_id, ctx.error), tuple[str, stepwell.StepError])
+    await ctx.step.run("undo", load_order, ctx.event.data.order_id)
+
+
+@app.function(on_failure=undo)
+async def waits(ctx: stepwell.Context[OrderPaid]) -> Order:
+    """What the server does as a step."""
+    event = await ctx.step.wait_for_event("paid?", OrderPaid, timeout="1d", where="async.data.order_id == event.data.order_id")
+    assert_type(event, stepwell.ReceivedEvent[OrderPaid] | None)
+    if event is not None:
+        assert_type(event.data.total_cents, int)
+    assert_type(await ctx.step.wait_for_event("any", "shop/any", timeout=timedelta(days=1)), stepwell.ReceivedEvent[Any] | None)
+    assert_type(await ctx.step.wait_for_signal("ok?", "go", timeout="1h", on_conflict="replace"), stepwell.Signal[Any] | None)
+    assert_type(await ctx.step.send_signal("tell", "go", {"by": "Ada"}), str | None)
+    assert_type(await ctx.step.invoke("receipt", fulfil_order, OrderPaid(order_id="o"), timeout="5m"), Receipt)
+    assert_type(await ctx.step.invoke("plain", plain), int)
+    assert_type(await ctx.step.invoke("other", "other-app-function", {"n": 1}), Any)
+    response = await ctx.step.fetch("ask", "https://x.test", method="POST", headers={"a": "b"}, json={"n": 1})
+    assert_type((response.status, response.text, response.ok, response.headers), tuple[int, str, bool, dict[str, str]])
+    await ctx.step.ai.infer("say", stepwell.ai.openai("gpt-4o", auth_key="k"), {"messages": []}, publish="tokens")
+    await ctx.step.publish("state", {"at": 1}, channel="all")
+    await mail(Order("o", 1))
+    first, second = await asyncio.gather(ctx.step.invoke("a", plain), ctx.step.wait_for_event("b", OrderPaid, timeout="1h"))
+    assert_type(first, int)
+    assert_type(second, stepwell.ReceivedEvent[OrderPaid] | None)
+    return Order("o", 1)
+
+
+def blocking_undo(ctx: stepwell.SyncFailureContext[OrderPaid]) -> None:
+    """A plain failure function."""
+    assert_type(ctx.event.data, OrderPaid)
+    ctx.step.run("undo", load_order, ctx.event.data.order_id)
+
+
+@app.cron("*/5 * * * *", tz="Europe/Berlin", jitter="10s", catchup="last", retries=0, on_failure=blocking_undo)
+def sweep(ctx: stepwell.SyncContext[OrderPaid]) -> None:
+    """The same, blocking, on a schedule."""
+    event = ctx.step.wait_for_event("paid?", OrderPaid, timeout="1d")
+    assert_type(event, stepwell.ReceivedEvent[OrderPaid] | None)
+    assert_type(ctx.step.invoke("receipt", fulfil_order, {"order_id": "o"}), Receipt)
+    assert_type(ctx.step.fetch("ask", "https://x.test"), stepwell.FetchResponse)
+    assert_type(ctx.step.wait_for_signal("ok?", "go", timeout="1h"), stepwell.Signal[Any] | None)
+    assert_type(ctx.step.send_signal("tell", "go"), str | None)
+    ctx.step.publish("state", 1)
+    ctx.step.options(effect=True).run("pay", charge_card, Order("o", 1))
+
+
+async def starts() -> None:
+    """Handles."""
+    run = await app.start(fulfil_order, OrderPaid(order_id="o"), id="o")
+    assert_type(run, stepwell.RunHandle[Receipt])
+    assert_type((run.id, await run.status(), await run.output(timeout="5m")), tuple[str, str, Receipt])
+    assert_type(await run.events(), list[stepwell.ReceivedEvent[Any]])
+    await run.cancel()
+    assert_type(await (await app.start("shop-plain", {})).output(), Any)
+    assert_type(app.start_sync(plain).output(), int)
+
+
 async def sends() -> None:
     """Every form of sending."""
     assert_type(await app.send("shop/order.paid", {"order_id": "o-1"}, id="o-1"), list[str])
@@ -142,6 +208,10 @@ async def wrong(ctx: stepwell.Context[OrderPaid]) -> None:
     await ctx.step.run("load", load_order)  # type: ignore[call-overload]
     await ship("o-1")  # type: ignore[arg-type]
     await ctx.step.sleep("nap", 30)  # type: ignore[arg-type]
+    await ctx.step.wait_for_event("w", OrderPaid)  # type: ignore[call-overload]
+    await ctx.step.wait_for_event("w", Order, timeout="1h")  # type: ignore[type-var]
+    await ctx.step.wait_for_signal("w", "go", timeout="1h", on_conflict="wait")  # type: ignore[arg-type]
+    await ctx.step.invoke("w", load_order)  # type: ignore[call-overload]
     OrderPaid()  # type: ignore[call-arg]
     stepwell.Concurrency(1, scope="world")  # type: ignore[arg-type]
     ctx.event.data.nothing  # type: ignore[attr-defined] # noqa: B018

@@ -1,31 +1,30 @@
-"""An app: functions declared by decorators, sending events, and an engine in this process for those who want it."""
+"""An app: functions declared by decorators, sending events, starting runs, and an engine in this process for those who want it."""
 
 from __future__ import annotations
 
 import functools
 import importlib
 import importlib.metadata
-import inspect
 import os
 import re
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast, overload
 
 from stepwell.errors import ProtocolError, UsageError
 from stepwell.protocol.answers import SDK_NAME
-from stepwell.protocol.codec import Json
-from stepwell.protocol.config import RETRIES_DEFAULT, FunctionConfig, Registration
-from stepwell.protocol.config_reader import read_function
+from stepwell.protocol.codec import Json, text
+from stepwell.protocol.config import RETRIES_DEFAULT, Registration
 from stepwell.protocol.registration import registration
 from stepwell.sdk import VERSION, client
-from stepwell.sdk.context import BaseContext, Context, SyncContext
 from stepwell.sdk.durations import Duration, When
 from stepwell.sdk.event import Event
+from stepwell.sdk.function import Function, payload_of
 from stepwell.sdk.options import (
     AnyTrigger,
     Batch,
     Cancel,
+    Catchup,
     Concurrency,
     Debounce,
     RateLimit,
@@ -33,13 +32,14 @@ from stepwell.sdk.options import (
     Throttle,
     Timeouts,
     Trigger,
+    cron,
     retries_of,
     settings_wire,
     triggers_of,
 )
-from stepwell.sdk.serializer import codec_of, hint_of, result_codec
-from stepwell.sdk.session import Session
-from stepwell.sdk.step import Step, in_thread, is_async
+from stepwell.sdk.runs import RunHandle, SyncRunHandle, checked_id
+from stepwell.sdk.step import Step
+from stepwell.sdk.way import Way
 
 if TYPE_CHECKING:
     from stepwell.sdk.replay import Executor
@@ -52,71 +52,6 @@ _ID = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 
 
 SDK = f"{SDK_NAME}:v{VERSION}"
-
-
-class EngineHook(Protocol):
-    """What an engine in this process sets on the app: `app._engine`. `loop`, where there is one, serves `send_sync`."""
-
-    async def send(self, events_body: Json) -> list[str]:
-        """Store events, the body being an event or an array of them; gives their ids when they are durable."""
-
-
-class Function(Generic[R]):
-    """A function of an app. Calling it calls the plain function, which tests of its parts may want."""
-
-    def __init__(
-        self,
-        app: App,
-        handler: Callable[[Any], Awaitable[R]] | Callable[[Any], R],
-        *,
-        id: str,
-        name: str,
-        triggers: tuple[Trigger, ...],
-        retries: int,
-        settings: dict[str, Any],
-    ) -> None:
-        self.app, self.handler, self.id, self.name = app, handler, id, name
-        self.triggers, self.retries, self.settings = triggers, retries, settings
-        self.slug = f"{app.name}-{id}"
-        self.is_async = is_async(handler)
-        functools.update_wrapper(self, handler)
-
-    def __call__(self, ctx: Any) -> Any:
-        return self.handler(ctx)
-
-    @functools.cached_property
-    def result(self) -> Any:
-        """The codec of what it returns."""
-        return result_codec(self.handler)
-
-    @functools.cached_property
-    def _data(self) -> Any:
-        """The codec of its events' data: from `Context[…]`, else from the one Event class among the triggers."""
-        parameter = next(iter(inspect.signature(self.handler).parameters), "")
-        hint = hint_of(self.handler, parameter)
-        origin = getattr(hint, "__origin__", None)
-        if isinstance(origin, type) and issubclass(origin, BaseContext):
-            return codec_of(hint.__args__[0])
-        schemas = {trigger.schema for trigger in self.triggers}
-        return codec_of(schemas.pop() or Any) if len(schemas) == 1 else codec_of(Any)
-
-    async def start(self, session: Session, events: tuple[Json, ...]) -> Any:
-        """Run the function, for a session."""
-        if self.is_async:
-            handler = cast(Callable[[Any], Awaitable[Any]], self.handler)
-            return await handler(Context(session, events, self._data))
-        session.in_thread = True
-        return await in_thread(functools.partial(self.handler, SyncContext(session, events, self._data)))
-
-    def config(self, url: str = "") -> FunctionConfig:
-        """What the server is told of it; `url` is the app's, "" for an app that is not called over HTTP."""
-        runtime = {"type": "http", "url": f"{url}?fnId={self.slug}&stepId=step"} if url else {}
-        step = {"id": "step", "name": "step", "runtime": runtime, "retries": {"attempts": self.retries}}
-        triggers = [trigger.wire(f"function {self.id!r}: trigger") for trigger in self.triggers]
-        return read_function({"id": self.slug, "name": self.name, "triggers": triggers, "steps": {"step": step}, **self.settings})
-
-    def __repr__(self) -> str:
-        return f"<function {self.slug}>"
 
 
 class _Declares(Protocol):
@@ -137,6 +72,7 @@ class App:
         url: str | None = None,
         event_key: str | None = None,
         signing_key: str | None = None,
+        signing_key_fallback: str | None = None,
     ) -> None:
         if not isinstance(name, str) or not _ID.fullmatch(name):
             raise UsageError(f'App({name!r}): a name has letters, digits and -_. only, like App("shop")')
@@ -144,8 +80,9 @@ class App:
         self.url = url
         self.event_key = event_key
         self.signing_key = signing_key
+        self.signing_key_fallback = signing_key_fallback
         self.functions: dict[str, Function[Any]] = {}
-        self._engine: EngineHook | None = None
+        self._engine: Way | None = None
 
     # Declaring.
 
@@ -176,6 +113,7 @@ class App:
 
     def function(self, fn: Any = None, /, **options: Any) -> Any:  # type: ignore[misc]
         """Declare a function: `@app.function(trigger="shop/order.paid")`. A wrong option raises `UsageError` here, at import."""
+        options.pop("on_failure_of", None)
         if fn is not None:
             return self._declare(fn, **options)
         return lambda handler: self._declare(handler, **options)
@@ -189,6 +127,7 @@ class App:
         name: str | None = None,
         retries: int = RETRIES_DEFAULT,
         on_failure: Callable[[Any], Any] | None = None,
+        on_failure_of: Function[Any] | None = None,
         **settings: Any,
     ) -> Function[Any]:
         if not callable(handler) or isinstance(handler, Function):
@@ -205,10 +144,11 @@ class App:
             self,
             handler,
             id=id,
-            name=name or id,
+            name=_name_of(name, id),
             triggers=triggers_of(trigger, f"function {id!r}: trigger"),
             retries=retries_of(retries, f"function {id!r}"),
             settings=settings_wire(id, **{setting: settings.get(setting) for setting in _SETTINGS}),
+            on_failure_of=on_failure_of,
         )
         try:
             function.config()
@@ -217,23 +157,47 @@ class App:
         self.functions[id] = function
         if on_failure is not None:
             failed = Trigger(event="inngest/function.failed", where=f"event.data.function_id == '{function.slug}'")
-            self._declare(on_failure, trigger=failed, id=f"{id}-failure", name=f"{function.name} (failure)", retries=1)
+            self._declare(
+                on_failure, trigger=failed, id=f"{id}-failure", name=f"{function.name} (failure)", retries=1, on_failure_of=function
+            )
         return function
+
+    def cron(
+        self,
+        line: str,
+        *,
+        tz: str | None = None,
+        jitter: Duration | None = None,
+        catchup: Catchup | None = None,
+        **options: Any,
+    ) -> _Declares:
+        """Declare a function that runs on a schedule: `@app.cron("*/5 * * * *")`. It takes the options of `function`, but for `trigger`."""
+        if "trigger" in options:
+            raise UsageError(f"@app.cron({line!r}) is a trigger: for several, write @app.function(trigger=[stepwell.cron({line!r}), …])")
+        declares: _Declares = self.function(trigger=cron(line, tz=tz, jitter=jitter, catchup=catchup), **options)
+        return declares
 
     @overload
     def step(self, fn: Callable[P, R], /) -> Step[P, R]: ...
     @overload
     def step(
-        self, *, id: str | None = None, retries: int | None = None, timeout: Duration | None = None
+        self, *, id: str | None = None, retries: int | None = None, timeout: Duration | None = None, effect: bool = False
     ) -> Callable[[Callable[P, R]], Step[P, R]]: ...
 
     def step(  # type: ignore[misc]
-        self, fn: Any = None, /, *, id: str | None = None, retries: int | None = None, timeout: Duration | None = None
+        self,
+        fn: Any = None,
+        /,
+        *,
+        id: str | None = None,
+        retries: int | None = None,
+        timeout: Duration | None = None,
+        effect: bool = False,
     ) -> Any:
         """Make a function a step wherever a run calls it: `@app.step` or `@app.step(retries=2, timeout="30s")`."""
 
         def declare(plain: Callable[..., Any]) -> Step[..., Any]:
-            return Step(self, plain, id or plain.__name__.strip("_").replace("_", "-"), retries, timeout)
+            return Step(self, plain, id or plain.__name__.strip("_").replace("_", "-"), retries, timeout, effect)
 
         return declare if fn is None else declare(fn)
 
@@ -277,11 +241,56 @@ class App:
     ) -> list[str]:
         """As `send`, from code that is not async."""
         body = client.body_of(event, data, id=id, at=at, after=after)
-        return client.blocking(self, body)
+        return self.wait_for(lambda: self.send_body(body))
 
     async def send_body(self, body: Json) -> list[str]:
         """Send events as JSON: one, or an array of them."""
-        return await client.send(self, body)
+        return await self.way.send(body)
+
+    @property
+    def way(self) -> Way:
+        """How the app reaches its engine: in this process or its parent's, where it has one there; else the server, over HTTP."""
+        return self._engine if self._engine is not None else self._remote
+
+    @functools.cached_property
+    def _remote(self) -> Way:
+        from stepwell.sdk.remote import Remote
+
+        return Remote(self)
+
+    def wait_for(self, ask: Callable[[], Coroutine[Any, Any, R]]) -> R:
+        """Await a request from code that is not async."""
+        return client.blocking(self, ask)
+
+    # Starting.
+
+    @overload
+    async def start(self, function: Function[F], data: Any = None, *, id: str | None = None) -> RunHandle[F]: ...
+    @overload
+    async def start(self, function: str, data: Any = None, *, id: str | None = None) -> RunHandle[Any]: ...
+
+    async def start(self, function: Any, data: Any = None, *, id: str | None = None) -> RunHandle[Any]:
+        """Start one function, of this app or another (`"shop-charge"`: its app and id), whatever its triggers say.
+
+        The run is durable when this returns. An `id` starts it once in 24 hours: after that it gives the handle of the run that is there.
+        Data that the function would refuse raises `UsageError` here.
+        """
+        slug, body = payload_of(function, data, "start")
+        told = checked_id(id)
+        event = b'{"data":' + body + (b"}" if told is None else b',"id":' + text(told) + b"}")
+        run_id = await self.way.start(slug, event)
+        if isinstance(function, Function):
+            return RunHandle(self, run_id, function.result, function.data)
+        return RunHandle(self, run_id)
+
+    @overload
+    def start_sync(self, function: Function[F], data: Any = None, *, id: str | None = None) -> SyncRunHandle[F]: ...
+    @overload
+    def start_sync(self, function: str, data: Any = None, *, id: str | None = None) -> SyncRunHandle[Any]: ...
+
+    def start_sync(self, function: Any, data: Any = None, *, id: str | None = None) -> SyncRunHandle[Any]:
+        """As `start`, from code that is not async."""
+        return SyncRunHandle(self.wait_for(lambda: self.start(function, data, id=id)))
 
     # Running.
 
@@ -293,6 +302,12 @@ class App:
 
     def __repr__(self) -> str:
         return f"<app {self.name}>"
+
+
+def _name_of(name: object, id: str) -> str:
+    if name is not None and (not isinstance(name, str) or not name):
+        raise UsageError(f"function {id!r}: name is {name!r}; it must be a text for people to read")
+    return name or id
 
 
 _SETTINGS = frozenset(

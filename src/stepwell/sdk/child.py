@@ -22,6 +22,8 @@ from stepwell.protocol.codec import Json
 from stepwell.protocol.frames import (
     Abandon,
     Answered,
+    ApiCall,
+    ApiReply,
     Call,
     Checkpointed,
     CheckpointReply,
@@ -40,6 +42,7 @@ from stepwell.protocol.frames import (
 from stepwell.protocol.registration import encode_registration
 from stepwell.sdk.app import App
 from stepwell.sdk.lifeline import die_with, hold_lock, keep_from_forks, watch_socket
+from stepwell.sdk.remote import Api
 from stepwell.sdk.replay import Executor
 from stepwell.sdk.target import load_app
 
@@ -48,8 +51,8 @@ EXIT_PROBLEM = 3
 EXIT_PARENT_GONE = 1
 
 
-class Child:
-    """The app at the server's socket. As `app._engine` it sends events through the server as well."""
+class Child(Api):
+    """The app at the server's socket. As `app._engine` it is how the app reaches the server as well."""
 
     def __init__(self, app: App) -> None:
         self.loop = asyncio.get_running_loop()
@@ -59,6 +62,7 @@ class Child:
         self._calls: dict[int, asyncio.Task[None] | None] = {}
         self._checkpoints: dict[tuple[int, int], asyncio.Future[Refusal | None]] = {}
         self._sends: dict[int, asyncio.Future[SendReply]] = {}
+        self._questions: dict[int, asyncio.Future[ApiReply]] = {}
         self._seq = count(1)
         self._draining = False
 
@@ -93,6 +97,10 @@ class Child:
                 sent = self._sends.pop(reply.seq, None)
                 if sent is not None and not sent.done():
                     sent.set_result(reply)
+            case ApiReply() as answer:
+                asked = self._questions.pop(answer.seq, None)
+                if asked is not None and not asked.done():
+                    asked.set_result(answer)
             case Ping(seq=seq):
                 self._write(Pong(seq=seq))
             case Abandon(call_id=call_id):
@@ -139,7 +147,7 @@ class Child:
         self._link.close()
         await self._link.wait_closed()
 
-    # Sending events.
+    # What the app asks of the server.
 
     async def send(self, events_body: Json) -> list[str]:
         """Store events through the server. Raises what the server refused them with."""
@@ -152,6 +160,16 @@ class Child:
         if reply.error is not None:
             raise reply.error.exception()
         return list(reply.ids)
+
+    async def ask(self, method: str, path: str, body: bytes = b"") -> tuple[int, bytes]:
+        """One request to the server's API, through the socket."""
+        seq = next(self._seq)
+        future = self._questions[seq] = self.loop.create_future()
+        if not self._link.is_open:
+            raise StoreUnavailable("the connection to the server is closed")
+        self._write(ApiCall(seq=seq, method=method, path=path, body=body))
+        answer = await future
+        return answer.status, answer.body
 
 
 async def run(app: App, connection: socket.socket) -> None:

@@ -1,4 +1,4 @@
-"""Sending events: to the engine that the app is attached to (in this process, or a parent's through its socket), else over HTTP."""
+"""What an app sends, and from where: the bodies of events, the server's address and key, requests of code that is not async."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import asyncio
 import os
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from stepwell.errors import UsageError
 from stepwell.protocol.codec import Json
@@ -15,6 +16,8 @@ from stepwell.sdk.event import Event, name_of, outgoing, outgoing_of
 
 if TYPE_CHECKING:
     from stepwell.sdk.app import App
+
+R = TypeVar("R")
 
 URL_DEFAULT = "http://127.0.0.1:8288"
 
@@ -43,34 +46,28 @@ def body_of(event: object, data: object, *, id: str | None, at: When | None, aft
     return outgoing(event, data, id=id, ts_ms=ts_ms)
 
 
-async def send(app: App, body: Json) -> list[str]:
-    """Send events by the nearest way."""
-    if app._engine is not None:
-        return await app._engine.send(body)
-    from stepwell.sdk import http
-
-    return await http.send_events(server_url(app), app.event_key or event_key(), body)
-
-
-def blocking(app: App, body: Json) -> list[str]:
-    """Send events from code that is not async."""
+def blocking(app: App, ask: Callable[[], Coroutine[Any, Any, R]]) -> R:
+    """Await a request of the app's from code that is not async: in its engine's loop, else in one made for it."""
     loop = getattr(app._engine, "loop", None)
     if loop is None:
-        return _in_own_loop(app, body)
+        return _in_own_loop(ask)
     if asyncio._get_running_loop() is loop:
-        raise UsageError("send_sync would block the event loop that the engine runs in: write await app.send(…)")
-    return asyncio.run_coroutine_threadsafe(send(app, body), loop).result()
+        raise UsageError(
+            "this would block the event loop that the engine runs in: await app.send(…), app.start(…) and what they give, without _sync"
+        )
+    return asyncio.run_coroutine_threadsafe(ask(), loop).result()
 
 
-def _in_own_loop(app: App, body: Json) -> list[str]:
+def _in_own_loop(ask: Callable[[], Coroutine[Any, Any, R]]) -> R:
     """In a thread of its own, for there may be a loop in this one."""
-    result: list[Any] = []
+    result: list[R] = []
+    raised: list[BaseException] = []
 
     def run() -> None:
         try:
-            result.append(asyncio.run(_send_and_close(app, body)))
+            result.append(asyncio.run(_asked_and_closed(ask)))
         except BaseException as error:
-            result.append(error)
+            raised.append(error)
 
     if asyncio._get_running_loop() is None:
         run()
@@ -78,10 +75,9 @@ def _in_own_loop(app: App, body: Json) -> list[str]:
         thread = threading.Thread(target=run)
         thread.start()
         thread.join()
-    if isinstance(result[0], BaseException):
-        raise result[0]
-    ids: list[str] = result[0]
-    return ids
+    if raised:
+        raise raised[0]
+    return result[0]
 
 
 def server_url(app: App) -> str:
@@ -97,10 +93,10 @@ def event_key() -> str:
     return os.environ.get("STEPWELL_EVENT_KEY") or os.environ.get("INNGEST_EVENT_KEY") or "NO_EVENT_KEY_SET"
 
 
-async def _send_and_close(app: App, body: Json) -> list[str]:
+async def _asked_and_closed(ask: Callable[[], Coroutine[Any, Any, R]]) -> R:
     from stepwell.sdk import http
 
     try:
-        return await send(app, body)
+        return await ask()
     finally:
         await http.close_pool()

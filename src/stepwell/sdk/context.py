@@ -6,17 +6,20 @@ import logging
 from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any, Generic
 
+import msgspec
+
+from stepwell.errors import StepError
 from stepwell.protocol.codec import Json
 from stepwell.sdk.event import ReceivedEvent
 from stepwell.sdk.request import scope
 from stepwell.sdk.serializer import Codec
 from stepwell.sdk.session import Session
-from stepwell.sdk.step import StepTools, SyncStepTools
+from stepwell.sdk.tools import StepTools, SyncStepTools
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
-    from stepwell.sdk.app import Function
+    from stepwell.sdk.function import Function
 
     T = TypeVar("T", default=Any)
 else:
@@ -99,6 +102,38 @@ class SyncContext(BaseContext[T]):
     def __init__(self, session: Session, events: tuple[Json, ...], codec: Codec) -> None:
         super().__init__(session, events, codec)
         self.step = SyncStepTools(StepTools(session))
+
+
+class _FailedRun(msgspec.Struct):
+    """The data of `inngest/function.failed` (inngest-protocol §6.2)."""
+
+    run_id: str = ""
+    events: list[msgspec.Raw] = []
+    error: dict[str, Any] = {}
+
+
+_failed_run = msgspec.json.Decoder(_FailedRun)
+
+
+class _Failure(BaseContext[T]):
+    """What a function's `on_failure` is given: its events are those of the run that failed."""
+
+    def __init__(self, session: Session, events: tuple[Json, ...], codec: Codec) -> None:
+        told = _failed_run.decode(bytes(ReceivedEvent[Any](events[0]).raw))
+        super().__init__(session, tuple(bytes(event) for event in told.events), codec)
+        self.failed_run_id: str = told.run_id
+        """The run that failed."""
+        name, message, stack = told.error.get("name"), told.error.get("message"), told.error.get("stack")
+        self.error = StepError(str(name or "Error"), str(message or ""), stack if isinstance(stack, str) else None)
+        """What it failed with: `.name`, `.message`, `.stack`."""
+
+
+class FailureContext(_Failure[T], Context[T]):
+    """The context of an `async def` that stands in `on_failure=`: `ctx.event` is the failed run's, `ctx.error` what it failed with."""
+
+
+class SyncFailureContext(_Failure[T], SyncContext[T]):
+    """The context of a plain `def` that stands in `on_failure=`."""
 
 
 class RunLogger(logging.LoggerAdapter[logging.Logger]):

@@ -54,6 +54,16 @@ class ReceivedEvent(Generic[T_co]):
         return data
 
     @property
+    def raw(self) -> Json:
+        """The data as JSON."""
+        return bytes(self._raw)
+
+    def check(self) -> None:
+        """Read the data now, so that what does not fit is told now: raises `UsageError` with the field's path."""
+        if self._codec is not ANY:
+            _ = self.data
+
+    @property
     def at(self) -> datetime:
         """When the event happened."""
         return datetime.fromtimestamp(self.ts / 1000, UTC)

@@ -14,6 +14,7 @@ from urllib.parse import quote
 from stepwell.errors import CallError, ProtocolError
 from stepwell.net.http_client import Pool, Response
 from stepwell.protocol.codec import Json, decode
+from stepwell.sdk.keys import SigningKeys
 
 TRIES_MAX = 5
 BACKOFF_S = 0.1
@@ -49,6 +50,15 @@ async def request(method: str, url: str, *, headers: Mapping[str, str], body: by
                 return response
         await asyncio.sleep(BACKOFF_S * 2**n * (1 + random.random()))
     raise CallError(f"{method} {url}: no try was made")
+
+
+async def authorized(method: str, url: str, keys: SigningKeys, *, headers: Mapping[str, str], body: bytes = b"") -> Response:
+    """A request that shows the signing key; the fallback, where the server does not take the first."""
+    for authorization in keys.authorizations:
+        response = await request(method, url, headers={**headers, **authorization}, body=body)
+        if response.status not in (401, 403):
+            break
+    return response
 
 
 def _pool() -> Pool:

@@ -16,7 +16,7 @@ import sys
 import threading
 
 from stepwell.errors import UsageError
-from stepwell.sdk.step import forget_threads
+from stepwell.sdk.threads import forget_threads
 
 _PR_SET_PDEATHSIG = 1
 _POLLRDHUP = getattr(select, "POLLRDHUP", 0)

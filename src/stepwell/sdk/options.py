@@ -18,6 +18,8 @@ from stepwell.sdk.durations import Duration, duration_ms
 from stepwell.sdk.event import Event, name_of
 
 Wire = dict[str, Any]
+Catchup = Literal["last", "all"]
+"""Which of the ticks of a schedule that were missed are made up."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Trigger:
     where: str | None = None
     cron: str | None = None
     jitter: Duration | None = None
+    catchup: Catchup | None = None
     schema: type[Event] | None = None
 
     def wire(self, where: str) -> Wire:
@@ -40,6 +43,9 @@ class Trigger:
                 raise UsageError(f"{where}: {error}") from None
             if self.jitter is not None:
                 wire["jitter"] = _period(self.jitter, f"{where}: jitter of cron {self.cron!r}", 1_000, 300_000)
+            if self.catchup is not None:
+                _one_of(self.catchup, f"{where}: catchup of cron {self.cron!r}", ("last", "all"))
+                wire["catchup"] = self.catchup
             return wire
         name = self.event or ""
         if not name or len(name) > NAME_CHARS_MAX:
@@ -56,9 +62,15 @@ def on(event: str | type[Event], *, where: str | None = None) -> Trigger:
     return Trigger(event=event, where=where)
 
 
-def cron(line: str, *, tz: str | None = None, jitter: Duration | None = None) -> Trigger:
-    """A trigger: a schedule of five fields, such as `"0 8 * * MON-FRI"`, in a time zone (UTC where none is given)."""
-    return Trigger(cron=f"TZ={tz} {line}" if tz else line, jitter=jitter)
+def cron(line: str, *, tz: str | None = None, jitter: Duration | None = None, catchup: Catchup | None = None) -> Trigger:
+    """A trigger: a schedule of five fields, such as `"0 8 * * MON-FRI"`, in a time zone (UTC where none is given).
+
+    `jitter` delays each tick by less than that. Ticks that were missed while no server ran are not made up, unless `catchup` asks for
+    the `"last"` of them, or `"all"`.
+    """
+    if not isinstance(line, str):
+        raise UsageError(f'cron({line!r}): a schedule is a text of five fields, like "0 8 * * MON-FRI"')
+    return Trigger(cron=f"TZ={tz} {line}" if tz else line, jitter=jitter, catchup=catchup)
 
 
 AnyTrigger = str | type[Event] | Trigger

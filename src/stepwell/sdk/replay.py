@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from stepwell.errors import Parked, Superseded
 from stepwell.protocol.answers import failed
 from stepwell.protocol.calls import Answer, CallRequest, Failed, Lost
-from stepwell.sdk.app import App, Function
+from stepwell.sdk.app import App
+from stepwell.sdk.function import Function
 from stepwell.sdk.request import Call, CheckpointFn
 from stepwell.sdk.session import Session
 
@@ -34,21 +35,26 @@ class Executor:
         self._sweep: asyncio.TimerHandle | None = None
         self._draining = False
 
-    async def call(self, request: CallRequest, checkpoint: CheckpointFn | None = None) -> Answer:
-        """Advance the run and give the answer. Without `checkpoint` the call ends after one step."""
+    async def call(self, request: CallRequest, checkpoint: CheckpointFn | None = None, *, parks: bool = True) -> Answer:
+        """Advance the run and give the answer. Without `checkpoint` the call ends after one step.
+
+        `parks`: with `checkpoint`, the coroutine may stay here for the run's next call, which comes to this process.
+        """
         function = self._function(request.function_id)
         if function is None:
             return _unknown(request.function_id, self._functions)
         if self._draining:
             return Lost(reason="the process is being stopped")
         call = Call(request, checkpoint, asyncio.get_running_loop().create_future())
-        session = self._session(function, request) if checkpoint is not None else Session(function, request.run_id, _close_answered)
+        parks = parks and checkpoint is not None
+        session = self._session(function, request) if parks else Session(function, request.run_id, _close_answered)
         session.take(call)
         try:
             return await call.future
         except asyncio.CancelledError:
             session.abandon(call)
-            self._drop(request.run_id, "the call was abandoned")
+            if parks:
+                self._drop(request.run_id, "the call was abandoned")
             raise
 
     def holds(self, run_id: str) -> bool:

@@ -20,9 +20,6 @@ from stepwell.protocol.ops import Op
 from stepwell.sdk.failure import Failure
 from stepwell.sdk.serializer import ANY
 
-PARK_SLEEP_MAX_MS = 1000
-"""A coroutine whose sleeps are no longer than this stays; it is closed for longer ones, and replayed."""
-
 CheckpointFn = Callable[[Checkpoint], Awaitable[None]]
 
 scope: ContextVar[Scope | None] = ContextVar("stepwell_step", default=None)
@@ -66,10 +63,27 @@ Verdict = Call | Json
 """What a request waits for: a call to run under, or its memo."""
 
 
+class Wish(msgspec.Struct, frozen=True, kw_only=True):
+    """What a step wants of the server, in place of running a function: an op, told as it is here.
+
+    `left_ms` is for a sleep of a duration, which is told as what is left of it; `long`: the coroutine is not worth keeping for it.
+    """
+
+    op: str
+    name: str = ""
+    opts: Json | None = None
+    left_ms: int | None = None
+    long: bool = False
+
+
 class Request:
-    """A step that the function has asked for and has no result of yet. `direct`: its task has nothing else to do."""
+    """A step that the function has asked for and has no result of yet: a function to run (`fn`), or a `wish`.
+
+    `direct`: its task has nothing else to do. `read` makes its result of what is stored.
+    """
 
     __slots__ = (
+        "asked",
         "codec",
         "direct",
         "fn",
@@ -78,12 +92,12 @@ class Request:
         "id",
         "index",
         "opts",
+        "read",
         "retries",
-        "sleep",
-        "sleep_from",
         "state",
         "task",
         "timeout_s",
+        "wish",
     )
 
     def __init__(self, id: str, index: int) -> None:
@@ -95,8 +109,9 @@ class Request:
         self.fn: Callable[[], Coroutine[Any, Any, Any]] | None = None
         self.codec = ANY
         self.direct = False
-        self.sleep: str | int | None = None
-        self.sleep_from = 0.0
+        self.wish: Wish | None = None
+        self.asked = 0.0
+        self.read: Callable[[Request, Json], Any] = decode_memo
         self.opts: Json | None = None
         self.retries: int | None = None
         self.timeout_s: float | None = None
@@ -130,23 +145,25 @@ class Request:
         )
 
     def told(self, now: float, race: bool) -> Op:
-        """The op that leaves it to the server: to plan it, or to wake the run. A sleep is told as what is left of it."""
+        """The op that leaves it to the server: to plan it, to wait, to do what it is asked for. `now` is the loop's time."""
         op, name = "StepPlanned", self.id
-        if self.sleep is not None:
-            op = "Sleep"
-            name = self.sleep if isinstance(self.sleep, str) else f"{max(0, self.sleep - int((now - self.sleep_from) * 1000))}ms"
+        if self.wish is not None:
+            op, name = self.wish.op, self.wish.name or self.id
+            if self.wish.left_ms is not None:
+                name = f"{max(0, self.wish.left_ms - int((now - self.asked) * 1000))}ms"
         return Op(op=op, id=self.hash, name=name, display_name=self.id, opts=self._opts(race), user_id=self.id, index=self.index)
 
     def _opts(self, race: bool) -> Json | None:
         """`race`: when it is done the run is to be called at once, and not when its whole group is (§5.8)."""
+        opts = self.opts if self.wish is None else self.wish.opts
         if not race:
-            return self.opts
-        return b'{"parallelMode":"race"}' if self.opts is None else b'{"parallelMode":"race",' + self.opts[1:]
+            return opts
+        return b'{"parallelMode":"race"}' if opts is None else b'{"parallelMode":"race",' + opts[1:]
 
     @property
-    def is_long_sleep(self) -> bool:
+    def is_long(self) -> bool:
         """Whether the coroutine is not worth keeping for it."""
-        return self.sleep is not None and (isinstance(self.sleep, str) or self.sleep > PARK_SLEEP_MAX_MS)
+        return self.wish is not None and self.wish.long
 
     async def run(self) -> Any:
         """Run the step's function, within its limit of time where it has one."""
@@ -177,24 +194,24 @@ class _MemoError(msgspec.Struct):
 _memo = msgspec.json.Decoder(_Memo)
 
 
-def decode_memo(request: Request, memo: Json) -> Any:
-    """A stored result: `{"data":…}`, or `{"error":…}`, which is raised as `StepError`."""
+def decode_memo(request: Request, memo: Json, marked: bool = True) -> Any:
+    """A stored result: `{"data":…}`, or `{"error":…}`, which is raised as `StepError`. `marked`: it may hold marked floats."""
     if memo.startswith(b'{"data":'):
         wrapped = _memo.decode(memo)
         assert not isinstance(wrapped.data, msgspec.UnsetType)
         try:
-            return request.codec.decode(bytes(wrapped.data), marked=True)
+            return request.codec.decode(bytes(wrapped.data), marked=marked)
         except UsageError as error:
             raise UsageError(f"the stored result of step {request.id!r}: {error}") from error
     if memo.lstrip()[:1] != b"{":
-        return request.codec.decode(bytes(memo), marked=True)
+        return request.codec.decode(bytes(memo), marked=marked)
     wrapped = _memo.decode(memo)
     if not isinstance(wrapped.error, msgspec.UnsetType):
         told = msgspec.json.decode(wrapped.error, type=_MemoError)
         raise StepError(told.name, told.message, told.stack, request.id)
     if not isinstance(wrapped.data, msgspec.UnsetType):
-        return request.codec.decode(bytes(wrapped.data), marked=True)
-    return request.codec.decode(bytes(memo), marked=True)
+        return request.codec.decode(bytes(wrapped.data), marked=marked)
+    return request.codec.decode(bytes(memo), marked=marked)
 
 
 def vanished(step: str, function: str) -> Op:

@@ -91,12 +91,37 @@ async def later(ctx: inngest.Context) -> None:
     raise inngest.RetryAfterError("busy", datetime.timedelta(minutes=2))
 
 
+@client.create_function(fn_id="waits", trigger=event("c/waits"))
+async def waits(ctx: inngest.Context) -> Any:
+    hour = datetime.timedelta(hours=1)
+    paid = await ctx.step.wait_for_event("paid?", event="c/paid", timeout=hour, if_exp="async.data.n == event.data.n")
+    return None if paid is None else paid.data["n"]
+
+
+@client.create_function(fn_id="invokes", trigger=event("c/invokes"))
+async def invokes(ctx: inngest.Context) -> Any:
+    try:
+        return await ctx.step.invoke("other", function=returns, data={"n": 1}, timeout=datetime.timedelta(minutes=5))
+    except inngest.StepError as error:
+        return f"caught {error.message}"
+
+
+@client.create_function(fn_id="beside", trigger=event("c/beside"))
+async def beside(ctx: inngest.Context) -> Any:
+    hour = datetime.timedelta(hours=1)
+    paid, number = await ctx.group.parallel(
+        (lambda: ctx.step.wait_for_event("paid?", event="c/paid", timeout=hour), lambda: ctx.step.run("add", add, 1, 2))
+    )
+    return [paid is None, number]
+
+
 @client.create_function(fn_id="large", trigger=event("c/large"))
 async def large(ctx: inngest.Context) -> int:
     assert isinstance(ctx.event.data["size"], int)
     return len(await ctx.step.run("text", text, ctx.event.data["size"]))
 
 
+functions = [returns, nothing, serial, parallel, sleeps, flaky, caught, fails, final, later, waits, invokes, beside, large]
+
 app = fastapi.FastAPI()
-functions = [returns, nothing, serial, parallel, sleeps, flaky, caught, fails, final, later, large]
 inngest.fast_api.serve(app, client, functions)

@@ -83,6 +83,42 @@ async def later(ctx: stepwell.Context) -> None:
     raise stepwell.RetryAfterError("busy", after="2m")
 
 
+@app.function(trigger="c/waits", id="waits")
+async def waits(ctx: stepwell.Context) -> Any:
+    event = await ctx.step.wait_for_event("paid?", "c/paid", timeout="1h", where="async.data.n == event.data.n")
+    return None if event is None else event.data["n"]
+
+
+@app.function(trigger="c/invokes", id="invokes")
+async def invokes(ctx: stepwell.Context) -> Any:
+    try:
+        return await ctx.step.invoke("other", returns, {"n": 1}, timeout="5m")
+    except stepwell.InvokeError as error:
+        return f"caught {error.message}"
+
+
+@app.function(trigger="c/beside", id="beside")
+async def beside(ctx: stepwell.Context) -> Any:
+    event, number = await asyncio.gather(ctx.step.wait_for_event("paid?", "c/paid", timeout="1h"), ctx.step.run("add", add, 1, 2))
+    return [event is None, number]
+
+
+@app.function(trigger="c/asks", id="asks")
+async def asks(ctx: stepwell.Context) -> list[Any]:
+    signal = await ctx.step.wait_for_signal("ok?", "go", timeout="1h")
+    page = await ctx.step.fetch("page", "https://c.test/")
+    said = await ctx.step.ai.infer("ask", stepwell.ai.openai("m", auth_key="k"), {"messages": []})
+    return [signal and signal.data, page.status, said]
+
+
+@app.function(trigger="c/asks-plain", id="asks-plain")
+def asks_plain(ctx: stepwell.SyncContext) -> list[Any]:
+    signal = ctx.step.wait_for_signal("ok?", "go", timeout="1h")
+    page = ctx.step.fetch("page", "https://c.test/")
+    said = ctx.step.ai.infer("ask", stepwell.ai.openai("m", auth_key="k"), {"messages": []})
+    return [signal and signal.data, page.status, said]
+
+
 @app.function(trigger="c/large", id="large")
 async def large(ctx: stepwell.Context) -> int:
     return len(await ctx.step.run("text", text, ctx.event.data["size"]))

@@ -15,7 +15,7 @@ from stepwell.drivers.http import HttpDriver
 from stepwell.drivers.local import LocalDriver
 from stepwell.net.http_client import Pool
 from stepwell.protocol.calls import Answer, Failed, Ops, Returned
-from tests.conformance.drivers.ways import WAYS, Run, Way, step_hash
+from tests.conformance.drivers.ways import OURS, WAYS, Run, Way, step_hash
 
 TIMEOUT_S = 60
 Along = Callable[[Callable[[Way], Awaitable[None]]], None]
@@ -24,8 +24,16 @@ Along = Callable[[Callable[[Way], Awaitable[None]]], None]
 @pytest.fixture(params=WAYS, ids=[way.__name__ for way in WAYS])
 def along(request: pytest.FixtureRequest) -> Along:
     """Run a test along each way."""
-    made: Callable[[], AbstractAsyncContextManager[Way]] = request.param
+    return _along(request.param)
 
+
+@pytest.fixture(params=OURS, ids=[way.__name__ for way in OURS])
+def along_ours(request: pytest.FixtureRequest) -> Along:
+    """Run a test along each way to our own SDK."""
+    return _along(request.param)
+
+
+def _along(made: Callable[[], AbstractAsyncContextManager[Way]]) -> Along:
     def runs(test: Callable[[Way], Awaitable[None]]) -> None:
         async def main() -> None:
             async with asyncio.timeout(TIMEOUT_S), made() as way:
@@ -110,6 +118,64 @@ def test_a_sleep(along: Along) -> None:
         assert run.ops == [("Sleep", "nap")]
 
     along(test)
+
+
+def test_a_wait_for_an_event(along: Along) -> None:
+    """It is told with its name, time and condition; the event that comes is its result, `None` when none does."""
+
+    async def test(way: Way) -> None:
+        paid = {"data": {"n": 7}, "id": "e", "name": "c/paid", "ts": 1, "user": {}}
+        for n, (reply, result) in enumerate(((paid, 7), (None, None))):
+            run = Run(way, "waits", run_id=f"01JWAIT{n}", replies={"paid?": reply})
+            assert returned(await run.end()) == result
+            assert run.ops == [("WaitForEvent", "paid?")]
+            opts = run.opts["paid?"]
+            assert (opts.get("event") or opts["name"], opts["timeout"]) == ("c/paid", "1h")
+            assert opts["if"] == "async.data.n == event.data.n"
+
+    along(test)
+
+
+def test_an_invoke(along: Along) -> None:
+    """It is told with the function's slug and the payload; its result or error comes to user code."""
+
+    async def test(way: Way) -> None:
+        replies = (({"data": {"n": 2}}, {"n": 2}), ({"error": {"name": "E", "message": "no"}}, "caught no"))
+        for n, (reply, result) in enumerate(replies):
+            run = Run(way, "invokes", run_id=f"01JINVOKE{n}", replies={"other": reply})
+            assert returned(await run.end()) == result
+            opts = run.opts["other"]
+            assert (opts["function_id"], opts["payload"]["data"], opts["timeout"]) == ("conform-returns", {"n": 1}, "5m")
+
+    along(test)
+
+
+def test_a_wait_beside_a_step(along: Along) -> None:
+    """Both are told at once."""
+
+    async def test(way: Way) -> None:
+        run = Run(way, "beside", replies={"paid?": None})
+        assert returned(await run.end()) == [True, 3]
+        assert sorted(run.ops[:2]) == [("StepPlanned", "add"), ("WaitForEvent", "paid?")]
+
+    along(test)
+
+
+@pytest.mark.parametrize("function", ["asks", "asks-plain"])
+def test_signals_requests_and_models(along_ours: Along, function: str) -> None:
+    """What only our SDK has, in async and in plain functions."""
+
+    async def test(way: Way) -> None:
+        replies = {
+            "ok?": {"data": {"signal": "go", "data": 1}},
+            "page": {"data": {"url": "https://c.test/", "status_code": 200, "headers": {}, "body": ""}},
+            "ask": {"data": {"choices": []}},
+        }
+        run = Run(way, function, replies=replies)
+        assert returned(await run.end()) == [1, 200, {"choices": []}]
+        assert run.ops == [("WaitForSignal", "ok?"), ("Gateway", "page"), ("AIGateway", "ask")]
+
+    along_ours(test)
 
 
 def test_a_failing_step_is_tried_again(along: Along) -> None:

@@ -26,7 +26,7 @@ from stepwell.drivers.process import ProcessDriver
 from stepwell.net.http_client import Pool
 from stepwell.protocol.calls import Answer, CallRequest, Checkpoint, Ops
 from stepwell.protocol.ids import function_uuid, step_hash, ulid
-from stepwell.protocol.ops import Op
+from stepwell.protocol.ops import Op, opts_of
 from stepwell.runtime.node import Node
 from stepwell.sdk.replay import Executor
 from stepwell.server.app import Server
@@ -80,9 +80,23 @@ class Way:
 
 
 class Run:
-    """Takes a run to its end, by the protocol's rules for version 2 (§4.6). `ops` is what was done, in order."""
+    """Takes a run to its end, by the protocol's rules for version 2 (§4.6).
 
-    def __init__(self, way: Way, function: str, *, run_id: str = "01JRUN", max_attempts: int = 5, data: Any = None) -> None:
+    `ops` is what was done, in order, `opts` what steps asked of the server, `replies` what those end with, by their ids.
+    """
+
+    def __init__(
+        self,
+        way: Way,
+        function: str,
+        *,
+        run_id: str = "01JRUN",
+        max_attempts: int = 5,
+        data: Any = None,
+        replies: dict[str, Any] | None = None,
+    ) -> None:
+        self._replies = replies or {}
+        self.opts: dict[str, Any] = {}
         self._way, self._function, self._run_id, self._max_attempts, self._data = way, function, run_id, max_attempts, data
         self.memos: dict[str, bytes] = {}
         self.ops: list[tuple[str, str]] = []
@@ -142,6 +156,9 @@ class Run:
                 self.memos[op.id] = b'{"error":%s}' % (op.error or b"{}")
             case "Sleep":
                 self.memos[op.id] = b"null"
+            case "WaitForEvent" | "WaitForSignal" | "InvokeFunction" | "Gateway" | "AIGateway":
+                self.opts[op.user_id] = {**opts_of(op), "name": op.name}
+                self.memos[op.id] = json.dumps(self._replies[op.user_id]).encode()
             case other:
                 assert other in ("StepPlanned", "StepError"), op
 
@@ -266,4 +283,7 @@ WAYS: list[Callable[[], AbstractAsyncContextManager[Way]]] = [
     connect_inngest,
 ]
 
-__all__ = ["WAYS", "Run", "Way", "step_hash"]
+OURS = [local, process, http_stepwell, connect_stepwell]
+"""The ways to functions of our own SDK, which has tools that others have not."""
+
+__all__ = ["OURS", "WAYS", "Run", "Way", "step_hash"]

@@ -31,11 +31,13 @@ class FakeEngine:
         executor: Executor | None = None,
         forgets: bool = False,
         run_id: str = "01JRUN",
+        replies: dict[str, Any] | None = None,
     ) -> None:
         self.app, self.slug, self.checkpoints, self.forgets, self.run_id = app, f"{app.name}-{function}", checkpoints, forgets, run_id
         self.executor = executor or Executor(app)
         self.max_attempts = app.functions[function].retries + 1
         self.event = json.dumps({"name": "t/e", "id": "e1", "data": data or {}, "ts": 1, "user": {}}).encode()
+        self.replies = replies or {}
         self.memos: dict[str, bytes] = {}
         self.ops: dict[str, Op] = {}
         self.calls: list[tuple[str, Answer]] = []
@@ -142,6 +144,10 @@ class FakeEngine:
                     if op.id not in self._known:
                         self._known.add(op.id)
                         self.asleep(op)
+                case "WaitForEvent" | "WaitForSignal" | "InvokeFunction" | "Gateway" | "AIGateway":
+                    if op.id not in self._known:
+                        self._known.add(op.id)
+                        asyncio.get_running_loop().call_later(0.002, self._finish, op, self._reply(op))
                 case "StepRun":
                     self._finish(op, b'{"data":%s}' % (op.data or b"null"))
                 case "StepFailed":
@@ -157,6 +163,14 @@ class FakeEngine:
     def asleep(self, op: Op) -> None:
         """A sleep takes no time here."""
         asyncio.get_running_loop().call_later(0.002, self._finish, op, b"null")
+
+    def _reply(self, op: Op) -> bytes:
+        """What a step that the server does ends with: what `replies` says for its id, else its timeout."""
+        if op.user_id in self.replies:
+            return json.dumps(self.replies[op.user_id]).encode()
+        if op.op.startswith("Wait"):
+            return b"null"
+        return b'{"error":{"message":"too late","name":"Timeout"}}'
 
     def _finish(self, op: Op, memo: bytes) -> None:
         if op.id in self.memos:
