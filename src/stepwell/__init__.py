@@ -34,7 +34,7 @@ from stepwell.sdk.options import (
     on,
 )
 from stepwell.sdk.runs import RunHandle, SyncRunHandle
-from stepwell.sdk.serve import serve
+from stepwell.sdk.serve import serve, serve_django, serve_wsgi
 from stepwell.sdk.tools.fetch import FetchResponse
 from stepwell.sdk.tools.waits import Signal
 
@@ -77,4 +77,6 @@ __all__ = [
     "cron",
     "on",
     "serve",
+    "serve_django",
+    "serve_wsgi",
 ]

@@ -48,6 +48,8 @@ EXPORTED = {
     "cron",
     "on",
     "serve",
+    "serve_django",
+    "serve_wsgi",
 }
 
 

@@ -52,10 +52,12 @@ async def request(method: str, url: str, *, headers: Mapping[str, str], body: by
     raise CallError(f"{method} {url}: no try was made")
 
 
-async def authorized(method: str, url: str, keys: SigningKeys, *, headers: Mapping[str, str], body: bytes = b"") -> Response:
+async def authorized(
+    method: str, url: str, keys: SigningKeys, *, headers: Mapping[str, str], body: bytes = b"", tries: int = TRIES_MAX
+) -> Response:
     """A request that shows the signing key; the fallback, where the server does not take the first."""
     for authorization in keys.authorizations:
-        response = await request(method, url, headers={**headers, **authorization}, body=body)
+        response = await request(method, url, headers={**headers, **authorization}, body=body, tries=tries)
         if response.status not in (401, 403):
             break
     return response

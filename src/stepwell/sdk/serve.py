@@ -1,29 +1,15 @@
-"""An app behind HTTP: an ASGI handler that speaks the protocol's three verbs (inngest-protocol §3, §4).
-
-`GET` introspects, `PUT` registers the app with the server, `POST` advances a run. In cloud mode all three must be signed. Dev mode is
-what `STEPWELL_DEV` says; where it says nothing, an app without a signing key whose server is on this machine.
-"""
+"""The app for web frameworks: as an ASGI application, as a WSGI application, as a Django view. All are shells around one `Handler`."""
 
 from __future__ import annotations
 
-import hashlib
-import ipaddress
-import os
-import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlencode, urlsplit
 
-from stepwell.errors import CallError, ProtocolError, UsageError
-from stepwell.protocol.answers import HANDLED_HEADER, SDK_HEADER, SDK_NAME, encode_answer, failed
-from stepwell.protocol.calls import decode_call
-from stepwell.protocol.codec import canonical, decode
-from stepwell.protocol.failures import error_json
-from stepwell.protocol.registration import encode_registration
-from stepwell.protocol.signatures import bearer_hash, sign, verify
-from stepwell.sdk import VERSION, http
-from stepwell.sdk.client import event_key, server_url
-from stepwell.sdk.state import with_state
+from stepwell.errors import ProtocolError, UsageError
+from stepwell.sdk.background import background
+from stepwell.sdk.durations import Duration
+from stepwell.sdk.handler import BODY_BYTES_MAX, MAX_RUNTIME, Handler, Incoming, Reply, address
 
 if TYPE_CHECKING:
     from stepwell.sdk.app import App
@@ -32,182 +18,90 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
-Reply = tuple[int, dict[str, str], bytes]
-
-SDK = f"{SDK_NAME}:v{VERSION}"
-FRAMEWORK = "asgi"
-BODY_BYTES_MAX = 16 * 1024 * 1024
-SCHEMA_VERSION = "2024-05-24"
+Environ = dict[str, Any]
+WsgiApp = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
 
-def serve(app: App, *, url: str | None = None) -> AsgiApp:
+def serve(app: App, *, url: str | None = None, max_runtime: Duration = MAX_RUNTIME) -> AsgiApp:
     """The app as an ASGI application: `web.mount("/api/stepwell", stepwell.serve(app))`, then sync its URL.
 
     `url`: the address that the server is told, where it differs from the one that requests arrive at (behind a proxy, say);
-    by default `STEPWELL_SERVE_URL`.
+    by default `STEPWELL_SERVE_URL`. `max_runtime`: how long one request goes on with further steps, each durable before the next;
+    `"0s"`: one step a request.
     """
-    handler = _Handler(app, url or os.environ.get("STEPWELL_SERVE_URL") or None)
+    handler = Handler(app, "asgi", url=url, max_runtime=max_runtime)
 
     async def asgi(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await _lifespan(receive, send)
         elif scope["type"] == "http":
-            status, headers, body = await handler.handle(scope, receive)
-            told = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
-            told.append((b"content-length", b"%d" % len(body)))
-            await send({"type": "http.response.start", "status": status, "headers": told})
-            await send({"type": "http.response.body", "body": body})
+            reply = await _answered(handler, scope, receive)
+            told = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in reply.headers.items()]
+            told.append((b"content-length", b"%d" % len(reply.body)))
+            await send({"type": "http.response.start", "status": reply.status, "headers": told})
+            await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else reply.body})
         else:
             raise UsageError(f"serve(app) answers HTTP only, not {scope['type']}")
 
     return asgi
 
 
-def is_dev(app: App, key: str | None) -> bool:
-    """Whether calls need no signature."""
-    told = os.environ.get("STEPWELL_DEV") or os.environ.get("INNGEST_DEV")
-    if told:
-        return told.strip().lower() not in ("0", "false", "no", "off")
-    return key is None and _is_loopback(server_url(app))
+def serve_wsgi(app: App, *, url: str | None = None, max_runtime: Duration = MAX_RUNTIME) -> WsgiApp:
+    """The app as a WSGI application, for Flask and others: `DispatcherMiddleware(web, {"/api/stepwell": stepwell.serve_wsgi(app)})`.
+
+    Functions run in one event loop in a thread of their own, shared by all that is served in the process; `async def` and `def` alike.
+    The options are those of `serve`.
+    """
+    handler = Handler(app, "wsgi", url=url, max_runtime=max_runtime)
+
+    def wsgi(environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        reply = _answered_wsgi(handler, environ)
+        told = [*reply.headers.items(), ("content-length", str(len(reply.body)))]
+        start_response(f"{reply.status} {_phrase(reply.status)}", told)
+        return [b"" if environ["REQUEST_METHOD"] == "HEAD" else reply.body]
+
+    return wsgi
 
 
-def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
+def serve_django(app: App, *, url: str | None = None, max_runtime: Duration = MAX_RUNTIME) -> Callable[[Any], Any]:
+    """The app as a Django view, under WSGI and ASGI: `path("api/stepwell", stepwell.serve_django(app))`. Options as of `serve`."""
+    handler = Handler(app, "django", url=url, max_runtime=max_runtime)
+
+    def view(request: Any) -> Any:
+        from django.http import HttpResponse  # type: ignore[import-untyped, unused-ignore]
+
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        incoming = Incoming(
+            method=request.method,
+            url=address(request.scheme, request.get_host(), "", request.path, headers),
+            query=request.META.get("QUERY_STRING", ""),
+            headers=headers,
+            # Not `request.body`, which Django bounds far below what a call may hold.
+            body=request.read(),
+        )
+        reply = background().run(lambda: handler.answer(incoming))
+        return HttpResponse(reply.body, status=reply.status, headers=reply.headers)
+
+    # Calls show who they are by their signature, not by a cookie.
+    view.csrf_exempt = True  # type: ignore[attr-defined]
+    return view
+
+
+async def _answered(handler: Handler, scope: Scope, receive: Receive) -> Reply:
+    headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
     try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
-
-
-class _Handler:
-    """Answers the requests of one app."""
-
-    def __init__(self, app: App, url: str | None) -> None:
-        self._app, self._url = app, url
-        env = os.environ.get
-        self._key = app.signing_key or env("STEPWELL_SIGNING_KEY") or env("INNGEST_SIGNING_KEY") or None
-        self._fallback = env("STEPWELL_SIGNING_KEY_FALLBACK") or env("INNGEST_SIGNING_KEY_FALLBACK") or None
-        self._dev = is_dev(app, self._key)
-
-    async def handle(self, scope: Scope, receive: Receive) -> Reply:
-        """Status, headers and body of the answer to a request."""
-        told = {"content-type": "application/json", SDK_HEADER: SDK, HANDLED_HEADER: "true", "x-inngest-framework": FRAMEWORK}
-        try:
-            body = await _body(receive)
-            headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-            self._check_signature(body, headers)
-            status, more, answer = await self._answer(scope, headers, body)
-        except ProtocolError as error:
-            status, more, answer = error.status, {}, error_json(error.code or type(error).__name__, str(error))
-        except CallError as error:
-            status, more, answer = 502, {}, error_json(error.code, str(error))
-        told |= more
-        if not self._dev and self._key:
-            told["x-inngest-signature"] = sign(answer, self._key, int(time.time()))
-        return status, told, answer
-
-    def _check_signature(self, body: bytes, headers: dict[str, str]) -> None:
-        if self._dev:
-            return
-        if not self._key:
-            raise ProtocolError("this app has no signing key: set STEPWELL_SIGNING_KEY, or STEPWELL_DEV=1 for development", 500)
-        if not verify(body, headers.get("x-inngest-signature"), self._key, int(time.time()), fallback=self._fallback):
-            raise ProtocolError("Unauthorized", 401)
-
-    async def _answer(self, scope: Scope, headers: dict[str, str], body: bytes) -> Reply:
-        query = parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
-        match scope["method"]:
-            case "GET" | "HEAD":
-                self._check_kind(headers, 403)
-                return 200, {}, canonical(self._inspection())
-            case "PUT":
-                self._check_kind(headers, 400)
-                return await self._sync(scope, headers, query)
-            case "POST" if query.get("probe") == ["trust"]:
-                return 200, {}, b""
-            case "POST":
-                return await self._call(query, body)
-            case method:
-                raise ProtocolError(f"{method} is none of GET, PUT and POST", 405)
-
-    def _check_kind(self, headers: dict[str, str], status: int) -> None:
-        kind, mode = headers.get("x-inngest-server-kind"), "dev" if self._dev else "cloud"
-        if kind not in (None, "", mode):
-            fix = "set STEPWELL_DEV=1" if kind == "dev" else "set a signing key and STEPWELL_DEV=0"
-            raise ProtocolError(f"the server is in {kind} mode, this app in {mode} mode: {fix}", status)
-
-    # GET.
-
-    def _inspection(self) -> dict[str, Any]:
-        app = self._app
-        key = app.event_key or event_key()
-        return {
-            "api_origin": server_url(app),
-            "app_id": app.name,
-            "authentication_succeeded": None if self._dev else True,
-            "event_api_origin": server_url(app),
-            "event_key_hash": hashlib.sha256(key.encode()).hexdigest(),
-            "framework": FRAMEWORK,
-            "function_count": len(app.functions),
-            "has_event_key": key != "NO_EVENT_KEY_SET",
-            "has_signing_key": self._key is not None,
-            "has_signing_key_fallback": self._fallback is not None,
-            "mode": "dev" if self._dev else "cloud",
-            "schema_version": SCHEMA_VERSION,
-            "sdk_language": "py",
-            "sdk_version": VERSION,
-        }
-
-    # PUT.
-
-    async def _sync(self, scope: Scope, headers: dict[str, str], query: dict[str, list[str]]) -> Reply:
-        """Register the app: by a request to the server, or in this answer where the server asks for that and has signed."""
-        told = self._app.registration(self._url or _address(scope, headers), FRAMEWORK)
-        if headers.get("x-inngest-sync-kind") == "in_band" and not self._dev:
-            answer = decode(encode_registration(told))
-            answer |= {"app_id": told.app_name, "inspection": self._inspection(), "sdk_author": "stepwell"}
-            answer |= {"sdk_language": "py", "sdk_version": VERSION}
-            return 200, {"x-inngest-sync-kind": "in_band"}, canonical(answer)
-        sent = {"content-type": "application/json", SDK_HEADER: SDK, "x-inngest-sync-kind": "out_of_band", **self._authorization()}
-        if kind := headers.get("x-inngest-server-kind"):
-            sent["x-inngest-expected-server-kind"] = kind
-        target = f"{server_url(self._app)}/fn/register"
-        if "deployId" in query:
-            target += "?" + urlencode({"deployId": query["deployId"][0]})
-        response = await http.request("POST", target, headers=sent, body=encode_registration(told))
-        try:
-            answer = decode(response.body)
-        except ProtocolError:
-            answer = None
-        if response.status != 200 or not isinstance(answer, dict):
-            reason = answer.get("error") if isinstance(answer, dict) else None
-            raise ProtocolError(f"the server {target} refused the app: {reason or f'HTTP {response.status}'}", max(response.status, 400))
-        message = {"message": "Successfully registered", "modified": answer.get("modified") is True}
-        return 200, {"x-inngest-sync-kind": "out_of_band"}, canonical({**answer, **message})
-
-    def _authorization(self) -> dict[str, str]:
-        return {"authorization": f"Bearer {bearer_hash(self._key)}"} if self._key else {}
-
-    # POST.
-
-    async def _call(self, query: dict[str, list[str]], body: bytes) -> Reply:
-        request = decode_call(body, query.get("fnId", [""])[0], query.get("stepId", ["step"])[0])
-        if request.use_api:
-            request = await with_state(request, server_url(self._app), self._authorization())
-        answer = await self._app.executor.call(request)
-        try:
-            return encode_answer(answer, SDK)
-        except ProtocolError as error:
-            return encode_answer(failed(type(error).__name__, str(error)), SDK)
-
-
-def _address(scope: Scope, headers: dict[str, str]) -> str:
-    """The address that the request came to."""
-    root, path = scope.get("root_path", ""), scope["path"]
-    if not path.startswith(root):
-        path = root + path
-    scheme = (headers.get("x-forwarded-proto") or str(scope.get("scheme", "http"))).split(",")[0].strip()
-    return f"{scheme}://{headers.get('host', 'localhost')}{path}".rstrip("/")
+        body = await _body(receive)
+    except ProtocolError as error:
+        return handler.refusal(error)
+    host = scope.get("server") or ("localhost", None)
+    incoming = Incoming(
+        method=scope["method"],
+        url=address(scope.get("scheme", "http"), str(host[0]), scope.get("root_path", ""), scope["path"], headers),
+        query=scope.get("query_string", b"").decode("latin-1"),
+        headers=headers,
+        body=body,
+    )
+    return await handler.answer(incoming)
 
 
 async def _body(receive: Receive) -> bytes:
@@ -220,9 +114,63 @@ async def _body(receive: Receive) -> bytes:
         parts.append(message.get("body", b""))
         size += len(parts[-1])
         if size > BODY_BYTES_MAX:
-            raise ProtocolError(f"the request has more than {BODY_BYTES_MAX} bytes", 413)
+            raise _too_large()
         if not message.get("more_body"):
             return b"".join(parts)
+
+
+def _answered_wsgi(handler: Handler, environ: Environ) -> Reply:
+    headers = {name[5:].replace("_", "-").lower(): value for name, value in environ.items() if name.startswith("HTTP_")}
+    try:
+        body = _body_wsgi(environ)
+    except ProtocolError as error:
+        return handler.refusal(error)
+    incoming = Incoming(
+        method=environ["REQUEST_METHOD"],
+        url=address(
+            environ.get("wsgi.url_scheme", "http"),
+            environ.get("SERVER_NAME", "localhost"),
+            "",
+            _unicode(environ.get("SCRIPT_NAME", "")) + _unicode(environ.get("PATH_INFO", "")),
+            headers,
+        ),
+        query=environ.get("QUERY_STRING", ""),
+        headers=headers,
+        body=body,
+    )
+    return background().run(lambda: handler.answer(incoming))
+
+
+def _body_wsgi(environ: Environ) -> bytes:
+    told = environ.get("CONTENT_LENGTH") or ""
+    if told.isdigit() and int(told) > BODY_BYTES_MAX:
+        raise _too_large()
+    body: bytes = environ["wsgi.input"].read(int(told) if told.isdigit() else BODY_BYTES_MAX + 1) if told or _is_chunked(environ) else b""
+    if len(body) > BODY_BYTES_MAX:
+        raise _too_large()
+    if told.isdigit() and len(body) < int(told):
+        raise ProtocolError("the connection was closed before the request was whole", 400)
+    return body
+
+
+def _is_chunked(environ: Environ) -> bool:
+    return bool(environ.get("wsgi.input_terminated")) or "chunked" in environ.get("HTTP_TRANSFER_ENCODING", "")
+
+
+def _too_large() -> ProtocolError:
+    return ProtocolError(f"the request has more than {BODY_BYTES_MAX} bytes", 413)
+
+
+def _unicode(path: str) -> str:
+    """A path of WSGI's, which holds bytes as if they were Latin-1."""
+    return path.encode("latin-1").decode("utf-8", "replace")
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Status"
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

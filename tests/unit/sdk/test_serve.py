@@ -62,9 +62,8 @@ def signed(body: bytes, key: str = KEY, age_s: int = 0) -> dict[str, str]:
 class Http:
     """An executor for the fake engine that makes each call over HTTP."""
 
-    def __init__(self, app: stepwell.App) -> None:
-        self._app = app
-        self._client = httpx.AsyncClient(transport=httpx.ASGITransport(app=stepwell.serve(app)), base_url="http://app.test")
+    def __init__(self, app: stepwell.App, **options: Any) -> None:
+        self._client = httpx.AsyncClient(transport=httpx.ASGITransport(app=stepwell.serve(app, **options)), base_url="http://app.test")
 
     async def call(self, request: CallRequest, checkpoint: object) -> Answer:
         """As the HTTP driver."""
@@ -80,7 +79,7 @@ class Http:
 def test_a_run_over_http() -> None:
     """Planned, targeted, joined, one step a call."""
     app = shop()
-    engine = FakeEngine(app, "work", executor=Http(app), checkpoints=False)  # type: ignore[arg-type]
+    engine = FakeEngine(app, "work", executor=Http(app, max_runtime="0s"), checkpoints=False)  # type: ignore[arg-type]
     assert asyncio.run(engine.run()) == [1, 2, 3]
     assert engine.shapes() == [
         "step:StepPlanned a,StepPlanned b",
@@ -224,9 +223,10 @@ def test_lifespan_is_answered() -> None:
 
 def test_forms_of_the_address() -> None:
     """Mounts and proxies are seen through."""
-    from stepwell.sdk.serve import _address
+    from stepwell.sdk.handler import address
 
     headers = {"host": "a.example:8080"}
-    assert _address({"path": "/x", "root_path": "", "scheme": "http"}, headers) == "http://a.example:8080/x"
-    assert _address({"path": "/x", "root_path": "/m", "scheme": "http"}, headers) == "http://a.example:8080/m/x"
-    assert _address({"path": "/m/", "root_path": "/m"}, {**headers, "x-forwarded-proto": "https"}) == "https://a.example:8080/m"
+    assert address("http", "h", "", "/x", headers) == "http://a.example:8080/x"
+    assert address("http", "h", "/m", "/x", headers) == "http://a.example:8080/m/x"
+    assert address("http", "h", "/m", "/m/", {**headers, "x-forwarded-proto": "https"}) == "https://a.example:8080/m"
+    assert address("http", "h", "", "/x", {}) == "http://h/x"
