@@ -220,8 +220,8 @@ def _is_loopback(url: str) -> bool:
 
 
 def address(scheme: str, host: str, root: str, path: str, headers: dict[str, str]) -> str:
-    """The address that a request came to, seen through mounts and proxies."""
+    """The address that a request came to, seen through mounts and proxies. A slash at the end stays: without it a mount redirects."""
     if not path.startswith(root):
         path = root + path
     scheme = (headers.get("x-forwarded-proto") or scheme).split(",")[0].strip()
-    return f"{scheme}://{headers.get('host', host)}{path}".rstrip("/")
+    return f"{scheme}://{headers.get('host', host)}{path}"

@@ -228,5 +228,5 @@ def test_forms_of_the_address() -> None:
     headers = {"host": "a.example:8080"}
     assert address("http", "h", "", "/x", headers) == "http://a.example:8080/x"
     assert address("http", "h", "/m", "/x", headers) == "http://a.example:8080/m/x"
-    assert address("http", "h", "/m", "/m/", {**headers, "x-forwarded-proto": "https"}) == "https://a.example:8080/m"
+    assert address("http", "h", "/m", "/m/", {**headers, "x-forwarded-proto": "https"}) == "https://a.example:8080/m/"
     assert address("http", "h", "", "/x", {}) == "http://h/x"

@@ -1,0 +1,101 @@
+"""The same app by every way to it: child processes of the server, and HTTP under each framework; with a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+import stepwell
+from tests.integration.ways_app import FRAMEWORKS, PATH, Sum, add
+from tests.support.processes import Process, Server, free_port, running, until
+
+APP = Path(__file__).with_name("ways_app.py")
+TIMEOUT_S = 60
+
+
+@pytest.fixture(scope="module", params=["children", *FRAMEWORKS])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that knows the app."""
+    directory = tmp_path_factory.mktemp(request.param)
+    if request.param == "children":
+        with running(Server(directory, f"{APP}:app", "--retry-interval", "1")) as server:
+            yield server
+        return
+    with running(Server(directory, "--retry-interval", "1")) as server:
+        port = free_port()
+        env = {"STEPWELL_URL": server.url, "STEPWELL_DEV": "1", "PYTHONPATH": str(Path.cwd())}
+        with running(Process([sys.executable, str(APP), request.param, str(port)], directory / "app.log", env=env)) as app:
+
+            def synced() -> bool:
+                assert app.popen.poll() is None, app.text()
+                try:
+                    answer = httpx.put(f"http://127.0.0.1:{port}{PATH}", follow_redirects=True)
+                except httpx.TransportError:
+                    return False
+                assert answer.status_code == 200, answer.text
+                return True
+
+            until(synced, f"the app is synced: {app.text()}")
+            yield server
+
+
+def through(server: Server, test: Any) -> None:
+    """Run a test with an app that reaches the server over HTTP."""
+
+    async def main() -> None:
+        async with asyncio.timeout(TIMEOUT_S):
+            await test(stepwell.App("ways", url=server.url))
+
+    asyncio.run(main())
+
+
+def test_steps_in_a_row_take_one_call(server: Server) -> None:
+    """Five steps: the function begins once."""
+
+    async def test(client: stepwell.App) -> None:
+        begun, _ = await (await client.start("ways-five")).output("30s")
+        assert begun == 1
+
+    through(server, test)
+
+
+@pytest.mark.parametrize("function", ["everything", "everything-plain"])
+def test_every_tool(server: Server, function: str) -> None:
+    """In an async function, and in a plain one."""
+
+    async def test(client: stepwell.App) -> None:
+        mark = f"{function}-1"
+        run = await client.start(f"ways-{function}", {"url": server.url, "run": mark}, id=mark)
+        assert (await client.start(f"ways-{function}", {"url": server.url, "run": mark}, id=mark)).id == run.id
+        signalled = False
+        while await run.status() not in ("completed", "failed"):
+            # Whichever of the two it waits for by now; the other finds nobody.
+            await client.send("ways/go", {"run": mark, "n": 7})
+            signalled = signalled or await client.way.signal(f"go-{mark}", b'"now"') == run.id
+            await asyncio.sleep(0.02)
+        assert signalled
+        assert await run.output() == [True, 3, 200, 7, "now", None]
+        (event,) = await run.events()
+        assert event.data["run"] == mark
+
+    through(server, test)
+
+
+def test_a_run_started_in_a_step(server: Server) -> None:
+    """By the app's own way to its server, async and blocking; and from outside, by the function, typed."""
+
+    async def test(client: stepwell.App) -> None:
+        assert await (await client.start("ways-starts")).output("30s") == 15
+        assert await (await client.start(add, {"numbers": [1]})).output("30s") == Sum(1)
+        with pytest.raises(stepwell.NotFound, match="ways-gone"):
+            await client.start("ways-gone")
+        with pytest.raises(stepwell.NotFound):
+            await client.way.cancel("01JZZZZZZZZZZZZZZZZZZZZZZZ")
+
+    through(server, test)
