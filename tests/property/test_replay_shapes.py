@@ -22,6 +22,12 @@ LEAVES = st.one_of(
     st.just(("io", 0.001)),
     st.just(("shaky",)),
     st.just(("caught",)),
+    st.just(("event", True)),
+    st.just(("event", False)),
+    st.just(("signal", True)),
+    st.just(("invoke", True)),
+    st.just(("invoke", False)),
+    st.just(("fetch",)),
 )
 SHAPES = st.recursive(
     LEAVES,
@@ -31,6 +37,7 @@ SHAPES = st.recursive(
         st.tuples(st.just("group"), st.lists(inner, max_size=4)),
         st.tuples(st.just("limited"), st.lists(inner, max_size=4)),
         st.tuples(st.just("waited"), st.lists(inner, max_size=3)),
+        st.tuples(st.just("raced"), st.lists(inner, min_size=1, max_size=3)),
     ),
     max_leaves=10,
 )
@@ -70,6 +77,19 @@ class World:
                 await ctx.step.run(path, self.hopeless)
             except stepwell.StepError as error:
                 return [error.message]
+        if kind == "event":
+            event = await ctx.step.wait_for_event(path, "t/go", timeout="1h")
+            return [path if event is None else event.data]
+        if kind == "signal":
+            signal = await ctx.step.wait_for_signal(path, path, timeout="1h")
+            return ["nothing" if signal is None else signal.data]
+        if kind == "invoke":
+            try:
+                return [await ctx.step.invoke(path, "t-other")]
+            except stepwell.InvokeError as error:
+                return [error.message]
+        if kind == "fetch":
+            return [(await ctx.step.fetch(path, "http://t.test")).text]
         if kind == "sleep":
             await ctx.step.sleep(path, shape[1])
             return [path]
@@ -100,19 +120,55 @@ class World:
 
             return await asyncio.gather(*(limited(branch) for branch in branches))
         tasks = [asyncio.ensure_future(branch) for branch in branches]
-        left = set(tasks)
-        while left:
-            _, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
-        return [task.result() for task in tasks]
+        try:
+            if kind == "raced":
+                # Whichever is first; the others are cancelled, whatever they wait for. What is given does not depend on which it was.
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                return [["raced"]]
+            left = set(tasks)
+            while left:
+                _, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
+            return [task.result() for task in tasks]
+        finally:
+            for task in tasks:
+                task.cancel()
 
 
 def expected(shape: tuple[Any, ...], path: str) -> list[str]:
     """What the shape gives in plain Python."""
     if shape[0] == "caught":
         return ["never"]
+    if shape[0] == "raced":
+        return ["raced"]
+    if shape[0] in ("event", "signal", "invoke", "fetch"):
+        return [reply_of(shape, path)[1]]
     if len(shape) > 1 and isinstance(shape[1], list):
         return [name for n, inner in enumerate(shape[1]) for name in expected(inner, f"{path}.{n}")]
     return [path]
+
+
+def reply_of(shape: tuple[Any, ...], path: str) -> tuple[Any, str]:
+    """What a server gives for a step that is for it, and what becomes of that."""
+    match shape:
+        case ("event", True):
+            return {"name": "t/go", "id": "e", "data": f"event {path}", "ts": 1}, f"event {path}"
+        case ("event", _):
+            return None, path
+        case ("signal", _):
+            return {"data": {"signal": path, "data": f"signal {path}"}}, f"signal {path}"
+        case ("invoke", True):
+            return {"data": f"invoked {path}"}, f"invoked {path}"
+        case ("invoke", _):
+            return {"error": {"name": "E", "message": f"failed {path}"}}, f"failed {path}"
+        case _:
+            return {"data": {"url": "u", "status_code": 200, "body": f"page {path}"}}, f"page {path}"
+
+
+def replies(shape: tuple[Any, ...], path: str) -> dict[str, Any]:
+    """What the server gives, for each step of the shape that is for it."""
+    if len(shape) > 1 and isinstance(shape[1], list):
+        return {key: reply for n, inner in enumerate(shape[1]) for key, reply in replies(inner, f"{path}.{n}").items()}
+    return {path: reply_of(shape, path)[0]}
 
 
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
@@ -128,6 +184,8 @@ def test_any_shape_ends_as_plain_python_would(mode: str, shape: tuple[Any, ...])
     async def work(ctx: stepwell.Context) -> list[str]:
         return await world.play(ctx, shape, "s")
 
-    engine = FakeEngine(app, "work", checkpoints=mode != "no checkpoints", forgets=mode == "replayed")
+    checkpoints, forgets = mode != "no checkpoints", mode == "replayed"
+    engine = FakeEngine(app, "work", checkpoints=checkpoints, forgets=forgets, replies=replies(shape, "s"))
     assert asyncio.run(engine.run(timeout_s=20)) == expected(shape, "s")
-    assert all(count == 1 for count in world.ran.values()), world.ran
+    if "raced" not in repr(shape):
+        assert all(count == 1 for count in world.ran.values()), world.ran
