@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from stepwell.drivers.gateway import Gateway
 from stepwell.drivers.local import LocalDriver
 from stepwell.engine.events import wire
@@ -123,7 +125,8 @@ class Engine:
         return run_id
 
     async def publish(self, channel: str, topic: str, data: bytes, run_id: str) -> None:
-        """Nothing: nobody can be subscribed to an engine without a server."""
+        """Tell data to whoever listens to a topic, in this process."""
+        self.node.realtime.publish(channel, (topic,), msgspec.Raw(data), run_id=run_id)
 
     async def rerun(self, run_id: str) -> str:
         """Run it again with the same events; returns the new run's id."""

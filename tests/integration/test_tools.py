@@ -14,6 +14,7 @@ import pytest
 
 import stepwell
 from stepwell.protocol.codec import decode
+from stepwell.protocol.realtime import Topic
 from tests.support.http_peer import answering
 
 TIMEOUT_S = 30
@@ -259,6 +260,36 @@ def test_fetches_and_models(run: Runs, kind: str) -> None:
             place.append(url)
             output = await (await app.start(work)).output("20s")
         assert output == [404, "PUT", "1", "hi", "Bearer sk-1", "GatewayError"]
+
+    run(app, test)
+
+
+@pytest.mark.parametrize("kind", ["async", "sync"])
+def test_what_is_published_is_heard_once(run: Runs, kind: str) -> None:
+    """On the run's own channel, and on one that is named; a replay publishes nothing again."""
+    app = stepwell.App("shop")
+    if kind == "async":
+
+        @app.function(id="work")
+        async def work(ctx: stepwell.Context) -> None:
+            await ctx.step.publish("state", {"at": 1}, channel="shop")
+            await ctx.step.sleep("nap", "1100ms")
+            await ctx.step.publish("state", {"at": 2}, channel="shop")
+    else:
+
+        @app.function(id="work")
+        def work(ctx: stepwell.SyncContext) -> None:
+            ctx.step.publish("state", {"at": 1}, channel="shop")
+            ctx.step.sleep("nap", "1100ms")
+            ctx.step.publish("state", {"at": 2}, channel="shop")
+
+    async def test(engine: Any) -> None:
+        heard = engine.node.realtime.subscribe([Topic("shop", "state")])
+        handle = await app.start(work)
+        await handle.output("20s")
+        messages = [decode((await heard.next()).body) for _ in range(2)]
+        assert [(message["data"], message["run_id"]) for message in messages] == [({"at": 1}, handle.id), ({"at": 2}, handle.id)]
+        assert engine.node.realtime.hub.counts.published == 2
 
     run(app, test)
 

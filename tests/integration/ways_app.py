@@ -56,6 +56,7 @@ async def everything(ctx: stepwell.Context) -> list[Any]:
         ctx.step.run("after", int, 3),
     )
     signal = await ctx.step.wait_for_signal("signal", f"go-{ctx.event.data['run']}", timeout="1m")
+    await ctx.step.publish("state", {"signal": True})
     nobody = await ctx.step.send_signal("tell", "nobody")
     assert event is not None and signal is not None
     return [isinstance(got, Sum), got.total, page.json()["status"], event.data["n"], signal.data, nobody]
@@ -70,6 +71,7 @@ def everything_plain(ctx: stepwell.SyncContext) -> list[Any]:
     ctx.step.sleep("nap", "10ms")
     event = ctx.step.wait_for_event("event", "ways/go", timeout="1m", where="async.data.run == event.data.run")
     signal = ctx.step.wait_for_signal("signal", f"go-{ctx.event.data['run']}", timeout="1m")
+    ctx.step.publish("state", {"signal": True})
     nobody = ctx.step.send_signal("tell", "nobody")
     assert event is not None and signal is not None
     return [isinstance(got, Sum), got.total, page.json()["status"], event.data["n"], signal.data, nobody]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
-from stepwell.errors import UsageError
+from stepwell.errors import ProtocolError, UsageError
 from stepwell.protocol.codec import Json
+from stepwell.protocol.realtime import MESSAGE_BYTES_MAX, checked_name
 from stepwell.sdk.event import Event, outgoing_of
 from stepwell.sdk.request import Request
 from stepwell.sdk.serializer import codec_of
@@ -15,8 +16,6 @@ from stepwell.sdk.tools.waits import signal_name
 
 if TYPE_CHECKING:
     from stepwell.sdk.session import Session
-
-PUBLISH_BYTES_MAX = 512 * 1024
 
 
 def sending_events(session: Session, request: Request, options: StepOptions, events: tuple[Event | dict[str, Any], ...]) -> Request:
@@ -41,10 +40,12 @@ def sending_signal(session: Session, request: Request, options: StepOptions, nam
 
 def publishing(session: Session, options: StepOptions, topic: str, data: Any, channel: str | None) -> functools.partial[Any]:
     """What publishes data to those who are subscribed to a topic of a channel, the run's own where none is given."""
-    for what, value in (("topic", topic), ("channel", channel)):
-        if value is not None and (not isinstance(value, str) or not value):
-            raise UsageError(f"publish: the {what} is {value!r}; it must be a text that is not empty")
+    try:
+        checked_name(topic, "topic", publishes=True)
+        checked_name(session.run_id if channel is None else channel, "channel")
+    except ProtocolError as error:
+        raise UsageError(f"publish: {error}") from None
     body = b"null" if data is None else codec_of(type(data)).encode(data)
-    if len(body) > PUBLISH_BYTES_MAX:
-        raise UsageError(f"publish({topic!r}): the data has {len(body)} bytes; at most {PUBLISH_BYTES_MAX} are taken")
+    if len(body) > MESSAGE_BYTES_MAX:
+        raise UsageError(f"publish({topic!r}): the data has {len(body)} bytes; at most {MESSAGE_BYTES_MAX} are taken")
     return functools.partial(session.function.app.way.publish, channel or session.run_id, topic, body, session.run_id)
