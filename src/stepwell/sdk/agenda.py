@@ -25,7 +25,7 @@ from stepwell.errors import Parked, Unwind, UsageError
 from stepwell.protocol.answers import Ops
 from stepwell.protocol.calls import Answer
 from stepwell.protocol.codec import Json
-from stepwell.protocol.ops import Op
+from stepwell.protocol.ops import REQUESTS, Op
 from stepwell.sdk.performing import REQUEST_VERSION, perform
 from stepwell.sdk.quiet import PASSES, Patience, Quiet
 from stepwell.sdk.request import Call, Request, State, Verdict, scope, vanished
@@ -316,7 +316,7 @@ class Agenda:
 
     def _told_again(self) -> list[Request]:
         """Requests that the server was to make itself: it keeps them in memory only, and asks for them once more after a restart."""
-        return [request for request in self.open.values() if request.wish is not None and request.wish.op in ("Gateway", "AIGateway")]
+        return [request for request in self.open.values() if request.wish is not None and request.wish.op in REQUESTS]
 
     def _starts_here(self, steps: list[Request], new: list[Request], call: Call) -> bool:
         """Whether the new steps run in this call: a single one; or, with checkpoints, several beside what cannot be interrupted."""

@@ -102,6 +102,7 @@ def _dec_hook(kind: Any, value: Any) -> Any:
 
 
 _encoder = msgspec.json.Encoder(order="sorted", enc_hook=_enc_hook)
+_as_written = msgspec.json.Encoder(enc_hook=_enc_hook)
 _any_decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 
 
@@ -168,6 +169,14 @@ def _decides_floats(kind: Any, seen: set[int]) -> bool:
 
 
 ANY = Codec(Any)
+
+
+def as_written(value: Any) -> Json:
+    """The value's JSON with keys in the order in which they were written, for others than us: models fill in a schema in that order."""
+    try:
+        return _as_written.encode(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UsageError(f"a value of type {type(value).__name__} cannot be written as JSON ({error})") from error
 
 
 @functools.lru_cache(maxsize=4096)

@@ -247,6 +247,7 @@ def test_a_model_is_asked(mode: str, kind: str) -> None:
         "publish": {"channel": "01JRUN", "topic": "tokens"},
     }
     assert "sk-1" not in repr(model)
+    assert b'"body":{"model":"gpt-4o","temperature":1,"messages":[]}' in (op.opts or b""), "keys stay in the order of writing"
 
 
 def test_models_of_other_providers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from stepwell.errors import UsageError
 from stepwell.protocol.codec import Json, canonical
 from stepwell.protocol.ops import STEP_INPUT_BYTES_MAX
 from stepwell.sdk.request import Request, Wish, decode_memo
-from stepwell.sdk.serializer import ANY, codec_of
+from stepwell.sdk.serializer import as_written, codec_of
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
@@ -59,7 +59,7 @@ def fetching(
     if json is not None:
         if body is not None:
             raise UsageError(f"{what}: body and json are both given: give one of them")
-        body = ANY.encode(json)
+        body = as_written(json)
         sent = {"content-type": "application/json", **sent}
     if isinstance(body, bytes):
         try:
@@ -69,7 +69,7 @@ def fetching(
     opts: dict[str, Any] = {"headers": sent, "method": method.upper(), "type": "step.fetch", "url": url}
     if body is not None:
         opts["body"] = body
-    request.wish = Wish(op="Gateway", opts=checked_opts(opts, what))
+    request.wish = Wish(op="Gateway", opts=checked_size(canonical(opts), what))
     request.codec = codec_of(FetchResponse)
     request.read = _response
     return request
@@ -94,9 +94,8 @@ def checked_headers(headers: Mapping[str, str] | None, what: str) -> dict[str, s
     return {name.lower(): value for name, value in (headers or {}).items()}
 
 
-def checked_opts(opts: dict[str, Any], what: str) -> Json:
+def checked_size(opts: Json, what: str) -> Json:
     """The op's opts. Raises `UsageError` where they are too large."""
-    encoded = canonical(opts)
-    if len(encoded) > STEP_INPUT_BYTES_MAX:
-        raise UsageError(f"{what}: the request has {len(encoded)} bytes; at most {STEP_INPUT_BYTES_MAX} are taken")
-    return encoded
+    if len(opts) > STEP_INPUT_BYTES_MAX:
+        raise UsageError(f"{what}: the request has {len(opts)} bytes; at most {STEP_INPUT_BYTES_MAX} are taken")
+    return opts

@@ -6,10 +6,11 @@ from collections.abc import Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
 from stepwell.errors import UsageError
-from stepwell.protocol.codec import Json
+from stepwell.protocol.codec import Json, canonical
 from stepwell.sdk.ai import Model, merged
 from stepwell.sdk.request import Request, Wish, decode_memo
-from stepwell.sdk.tools.fetch import checked_headers, checked_opts, checked_url
+from stepwell.sdk.serializer import as_written
+from stepwell.sdk.tools.fetch import checked_headers, checked_size, checked_url
 
 if TYPE_CHECKING:
     from stepwell.sdk.session import Session
@@ -41,7 +42,6 @@ def inferring(session: Session, request: Request, model: Model, body: Mapping[st
     if not isinstance(body, Mapping):
         raise UsageError(f"{what}: the body is {body!r}; it must be a dict, as the provider's API takes it")
     opts: dict[str, Any] = {
-        "body": merged(model, body),
         "format": model.format,
         "headers": checked_headers(model.headers, what),
         "type": "step.ai.infer",
@@ -51,7 +51,7 @@ def inferring(session: Session, request: Request, model: Model, body: Mapping[st
         opts["auth_key"] = model.auth_key
     if publish is not None:
         opts["publish"] = {"channel": session.run_id, "topic": publish}
-    request.wish = Wish(op="AIGateway", opts=checked_opts(opts, what))
+    request.wish = Wish(op="AIGateway", opts=checked_size(b'{"body":' + as_written(merged(model, body)) + b"," + canonical(opts)[1:], what))
     request.read = _answer
     return request
 
