@@ -10,7 +10,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+import stepwell
 from stepwell.cli import main
+from stepwell.sdk.app import _OPTIONS
+from stepwell.sdk.runs import RunHandle, SyncRunHandle
+from stepwell.sdk.tools import StepTools, SyncStepTools
+from stepwell.sdk.tools.infer import AiTools
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -58,6 +63,24 @@ def test_every_option_is_documented() -> None:
             for parameter in one.params:
                 if parameter.param_type_name == "option":
                     assert any(f"`{name}`" in text or f"`{name}" in text or f"/{name}" in text for name in parameter.opts), parameter.opts
+
+
+def test_every_public_name_is_documented() -> None:
+    """The SDK's page names all that is exported, every step tool, every option of a function."""
+    text = (ROOT / "docs/reference/sdk.md").read_text()
+    code = " ".join(re.findall(r"`([^`]+)`", text))
+    words = set(re.findall(r"\w+", code))
+    tools = {
+        name for tool in (StepTools, SyncStepTools, AiTools, RunHandle, SyncRunHandle) for name in vars(tool) if not name.startswith("_")
+    }
+    missing = {*stepwell.__all__, *tools, *_OPTIONS} - words
+    assert not missing, missing
+
+
+def test_the_first_function_is_short() -> None:
+    """What a reader sees first fits on a screen."""
+    place, code = blocks("python")[0]
+    assert place.startswith("README.md") and len(code.splitlines()) < 25, len(code.splitlines())
 
 
 def test_links_lead_somewhere() -> None:
