@@ -316,7 +316,7 @@ class Agenda:
 
     def _told_again(self) -> list[Request]:
         """Requests that the server was to make itself: it keeps them in memory only, and asks for them once more after a restart."""
-        return [request for request in self.open.values() if request.wish is not None and request.wish.op in REQUESTS]
+        return [request for request in self.open.values() if request.errand is not None and request.errand.op in REQUESTS]
 
     def _starts_here(self, steps: list[Request], new: list[Request], call: Call) -> bool:
         """Whether the new steps run in this call: a single one; or, with checkpoints, several beside what cannot be interrupted."""

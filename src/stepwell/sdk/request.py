@@ -63,7 +63,7 @@ Verdict = Call | Json
 """What a request waits for: a call to run under, or its memo."""
 
 
-class Wish(msgspec.Struct, frozen=True, kw_only=True):
+class Errand(msgspec.Struct, frozen=True, kw_only=True):
     """What a step wants of the server, in place of running a function: an op, told as it is here.
 
     `left_ms` is for a sleep of a duration, which is told as what is left of it; `long`: the coroutine is not worth keeping for it.
@@ -77,7 +77,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Request:
-    """A step that the function has asked for and has no result of yet: a function to run (`fn`), or a `wish`.
+    """A step that the function has asked for and has no result of yet: a function to run (`fn`), or an `errand`.
 
     `direct`: its task has nothing else to do. `read` makes its result of what is stored.
     """
@@ -86,6 +86,7 @@ class Request:
         "asked",
         "codec",
         "direct",
+        "errand",
         "fn",
         "future",
         "hash",
@@ -97,7 +98,6 @@ class Request:
         "state",
         "task",
         "timeout_s",
-        "wish",
     )
 
     def __init__(self, id: str, index: int) -> None:
@@ -109,7 +109,7 @@ class Request:
         self.fn: Callable[[], Coroutine[Any, Any, Any]] | None = None
         self.codec = ANY
         self.direct = False
-        self.wish: Wish | None = None
+        self.errand: Errand | None = None
         self.asked = 0.0
         self.read: Callable[[Request, Json], Any] = decode_memo
         self.opts: Json | None = None
@@ -147,15 +147,15 @@ class Request:
     def told(self, now: float, race: bool) -> Op:
         """The op that leaves it to the server: to plan it, to wait, to do what it is asked for. `now` is the loop's time."""
         op, name = "StepPlanned", self.id
-        if self.wish is not None:
-            op, name = self.wish.op, self.wish.name or self.id
-            if self.wish.left_ms is not None:
-                name = f"{max(0, self.wish.left_ms - int((now - self.asked) * 1000))}ms"
+        if self.errand is not None:
+            op, name = self.errand.op, self.errand.name or self.id
+            if self.errand.left_ms is not None:
+                name = f"{max(0, self.errand.left_ms - int((now - self.asked) * 1000))}ms"
         return Op(op=op, id=self.hash, name=name, display_name=self.id, opts=self._opts(race), user_id=self.id, index=self.index)
 
     def _opts(self, race: bool) -> Json | None:
         """`race`: when it is done the run is to be called at once, and not when its whole group is (§5.8)."""
-        opts = self.opts if self.wish is None else self.wish.opts
+        opts = self.opts if self.errand is None else self.errand.opts
         if not race:
             return opts
         return b'{"parallelMode":"race"}' if opts is None else b'{"parallelMode":"race",' + opts[1:]
@@ -163,7 +163,7 @@ class Request:
     @property
     def is_long(self) -> bool:
         """Whether the coroutine is not worth keeping for it."""
-        return self.wish is not None and self.wish.long
+        return self.errand is not None and self.errand.long
 
     async def run(self) -> Any:
         """Run the step's function, within its limit of time where it has one."""

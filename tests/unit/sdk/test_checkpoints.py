@@ -148,7 +148,9 @@ def test_a_request_goes_on_for_its_time_only(server: Server, run: Any) -> None:
     assert not server.asked and engine.shapes()[0] == "step:StepRun s0"
     server.takes_s = 0.01
     engine = run(five([]), max_runtime="5ms")
-    assert engine.result == [0, 1, 2, 3, 4] and engine.shapes() == ["step:StepRun s1", "step:StepRun s3", "step:Returned"]
+    *ended_by_a_step, last = engine.shapes()
+    assert engine.result == [0, 1, 2, 3, 4] and last == "step:Returned"
+    assert 2 <= len(ended_by_a_step) <= 5 and all(shape.startswith("step:StepRun s") for shape in ended_by_a_step)
 
 
 def test_targeted_calls_and_plans_have_no_checkpoints(server: Server, run: Any) -> None:

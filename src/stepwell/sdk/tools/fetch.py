@@ -11,7 +11,7 @@ import msgspec
 from stepwell.errors import UsageError
 from stepwell.protocol.codec import Json, canonical
 from stepwell.protocol.ops import STEP_INPUT_BYTES_MAX
-from stepwell.sdk.request import Request, Wish, decode_memo
+from stepwell.sdk.request import Errand, Request, decode_memo
 from stepwell.sdk.serializer import as_written, codec_of
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -69,7 +69,7 @@ def fetching(
     opts: dict[str, Any] = {"headers": sent, "method": method.upper(), "type": "step.fetch", "url": url}
     if body is not None:
         opts["body"] = body
-    request.wish = Wish(op="Gateway", opts=checked_size(canonical(opts), what))
+    request.errand = Errand(op="Gateway", opts=checked_size(canonical(opts), what))
     request.codec = codec_of(FetchResponse)
     request.read = _response
     return request

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from stepwell.errors import UsageError
 from stepwell.protocol.codec import Json, canonical
 from stepwell.sdk.ai import Model, merged
-from stepwell.sdk.request import Request, Wish, decode_memo
+from stepwell.sdk.request import Errand, Request, decode_memo
 from stepwell.sdk.serializer import as_written
 from stepwell.sdk.tools.fetch import checked_headers, checked_size, checked_url
 
@@ -51,7 +51,9 @@ def inferring(session: Session, request: Request, model: Model, body: Mapping[st
         opts["auth_key"] = model.auth_key
     if publish is not None:
         opts["publish"] = {"channel": session.run_id, "topic": publish}
-    request.wish = Wish(op="AIGateway", opts=checked_size(b'{"body":' + as_written(merged(model, body)) + b"," + canonical(opts)[1:], what))
+    request.errand = Errand(
+        op="AIGateway", opts=checked_size(b'{"body":' + as_written(merged(model, body)) + b"," + canonical(opts)[1:], what)
+    )
     request.read = _answer
     return request
 

@@ -10,7 +10,7 @@ from stepwell.protocol.durations import format_duration
 from stepwell.protocol.ops import STEP_INPUT_BYTES_MAX, WAIT_MAX_MS
 from stepwell.sdk.durations import Duration, duration_ms
 from stepwell.sdk.function import Function, payload_of
-from stepwell.sdk.request import Request, Wish, decode_memo
+from stepwell.sdk.request import Errand, Request, decode_memo
 
 
 def invoking(request: Request, function: Function[Any] | str, data: Any, timeout: Duration | None) -> Request:
@@ -26,7 +26,7 @@ def invoking(request: Request, function: Function[Any] | str, data: Any, timeout
             raise UsageError(f"{what}: timeout is {timeout!r}; it must be at most {format_duration(WAIT_MAX_MS)}")
         limit = b',"timeout":' + canonical(format_duration(ms))
     opts = b'{"function_id":' + canonical(slug) + b',"payload":{"data":' + body + b"}" + limit + b"}"
-    request.wish = Wish(op="InvokeFunction", opts=opts)
+    request.errand = Errand(op="InvokeFunction", opts=opts)
     if isinstance(function, Function):
         request.codec = function.result
     request.read = _result

@@ -8,7 +8,7 @@ from stepwell.errors import UsageError
 from stepwell.protocol.codec import Json
 from stepwell.protocol.ops import WAIT_MAX_MS
 from stepwell.sdk.durations import Duration, When, duration_ms, time_ms
-from stepwell.sdk.request import Request, Wish, decode_memo
+from stepwell.sdk.request import Errand, Request, decode_memo
 
 PARK_SLEEP_MAX_MS = 1000
 """A coroutine whose sleeps are no longer than this stays; it is closed for longer ones, and replayed."""
@@ -19,14 +19,14 @@ def sleeping(request: Request, duration: Duration) -> Request:
     ms = duration_ms(duration, f"step {request.id!r}: the sleep's duration")
     if ms > WAIT_MAX_MS:
         raise UsageError(f"step {request.id!r}: a sleep of {duration!r} is longer than 366 days, the most there is: sleep several times")
-    request.wish = Wish(op="Sleep", left_ms=ms, long=ms > PARK_SLEEP_MAX_MS)
+    request.errand = Errand(op="Sleep", left_ms=ms, long=ms > PARK_SLEEP_MAX_MS)
     request.read = _over
     return request
 
 
 def sleeping_until(request: Request, when: When) -> Request:
     """The request ends at a point in time; at once, where it has passed."""
-    request.wish = Wish(op="Sleep", name=iso(time_ms(when, f"step {request.id!r}: when")), long=True)
+    request.errand = Errand(op="Sleep", name=iso(time_ms(when, f"step {request.id!r}: when")), long=True)
     request.read = _over
     return request
 

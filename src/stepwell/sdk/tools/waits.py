@@ -13,7 +13,7 @@ from stepwell.protocol.durations import format_duration
 from stepwell.protocol.ops import WAIT_MAX_MS
 from stepwell.sdk.durations import Duration, duration_ms
 from stepwell.sdk.event import Event, ReceivedEvent, name_of
-from stepwell.sdk.request import Request, Wish, decode_memo
+from stepwell.sdk.request import Errand, Request, decode_memo
 from stepwell.sdk.serializer import ANY, codec_of
 
 T_co = TypeVar("T_co", covariant=True)
@@ -45,7 +45,7 @@ def waiting_for_event(request: Request, event: str | type[Event], timeout: Durat
                 'and async, the event that comes, like "async.data.order_id == event.data.order_id"'
             )
         opts["if"] = where
-    request.wish = Wish(op="WaitForEvent", name=event, opts=canonical(opts))
+    request.errand = Errand(op="WaitForEvent", name=event, opts=canonical(opts))
     request.codec = codec
     request.read = _event
     return request
@@ -73,7 +73,7 @@ def waiting_for_signal(request: Request, name: str, timeout: Duration, on_confli
     opts = {"signal": name, "timeout": _timeout(timeout, what)}
     if on_conflict == "replace":
         opts["conflict"] = "replace"
-    request.wish = Wish(op="WaitForSignal", name=name, opts=canonical(opts))
+    request.errand = Errand(op="WaitForSignal", name=name, opts=canonical(opts))
     request.codec = codec_of(Signal[Any])
     request.read = _signal
     return request
