@@ -15,6 +15,7 @@ import pytest
 import stepwell
 from stepwell.protocol.codec import decode
 from stepwell.protocol.realtime import Topic
+from stepwell.sdk.threads import THREADS_MAX
 from tests.support.http_peer import answering
 
 TIMEOUT_S = 30
@@ -89,6 +90,30 @@ def test_a_wait_for_an_event(run: Runs, kind: str) -> None:
         await waiting(engine, handle)
         await app.send([Paid(order_id="o-2", cents=1), Paid(order_id="o-1", cents=2)])
         assert await handle.output("10s") == 2
+
+    run(app, test)
+
+
+def test_plain_functions_that_wait_hold_no_threads(run: Runs) -> None:
+    """More of them than there are threads wait, and another one is served."""
+    app = stepwell.App("shop")
+
+    @app.function(id="waits")
+    def waits(ctx: stepwell.SyncContext) -> None:
+        ctx.step.wait_for_event("go", "shop/go", timeout="1h")
+
+    @app.function(id="works")
+    def works(ctx: stepwell.SyncContext) -> int:
+        return ctx.step.run("one", lambda: 1)
+
+    async def test(engine: Any) -> None:
+        waiters = [await app.start(waits) for _ in range(THREADS_MAX + 5)]
+        for waiter in waiters:
+            await waiting(engine, waiter)
+        assert await (await app.start(works)).output("10s") == 1
+        await app.send("shop/go")
+        for waiter in waiters:
+            await waiter.output("20s")
 
     run(app, test)
 

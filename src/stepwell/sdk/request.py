@@ -160,10 +160,9 @@ class Request:
             return opts
         return b'{"parallelMode":"race"}' if opts is None else b'{"parallelMode":"race",' + opts[1:]
 
-    @property
-    def is_long(self) -> bool:
-        """Whether the coroutine is not worth keeping for it."""
-        return self.errand is not None and self.errand.long
+    def is_long(self, in_thread: bool) -> bool:
+        """Whether the coroutine, or the thread of a plain function, is not worth keeping for it."""
+        return self.errand is not None and (self.errand.long or (in_thread and self.errand.left_ms is None))
 
     async def run(self) -> Any:
         """Run the step's function, within its limit of time where it has one."""

@@ -72,12 +72,15 @@ class Session:
 
     @property
     def keeps(self) -> bool:
-        """Whether the coroutine is worth keeping until the next call: not when all it waits for is long."""
+        """Whether the coroutine is worth keeping until the next call: not when all it waits for is long.
+
+        A plain function holds a thread, of which there are few: it is kept for its own steps and short sleeps only.
+        """
         if self.ended:
             return False
         if self.main is not None and self.main.done():
             return True
-        return not self.agenda.open or not all(request.is_long for request in self.agenda.open.values())
+        return not self.agenda.open or not all(request.is_long(self.in_thread) for request in self.agenda.open.values())
 
     def has_item(self, item_id: str) -> bool:
         """Whether a call of this item is in hand."""
