@@ -87,6 +87,19 @@ def test_every_tool(server: Server, function: str) -> None:
     through(server, test)
 
 
+def test_races(server: Server) -> None:
+    """The first one wins, and what is left does not hold up the run, nor its end."""
+
+    async def test(client: stepwell.App) -> None:
+        run = await client.start("ways-race", {"run": "r"})
+        while await run.status() not in ("completed", "failed"):
+            await client.send("ways/raced", {"run": "r", "n": 7})
+            await asyncio.sleep(0.02)
+        assert await run.output() == ["quick", "7", "last"]
+
+    through(server, test)
+
+
 def test_a_run_started_in_a_step(server: Server) -> None:
     """By the app's own way to its server, async and blocking; and from outside, by the function, typed."""
 

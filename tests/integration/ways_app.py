@@ -78,6 +78,30 @@ def everything_plain(ctx: stepwell.SyncContext) -> list[Any]:
 
 
 @app.function
+async def race(ctx: stepwell.Context) -> list[str]:
+    """Whichever is first: a step before a wait, an event before a sleep; each beside something that would take an hour."""
+
+    async def first(*branches: Any) -> str:
+        tasks = [asyncio.ensure_future(branch) for branch in branches]
+        done, left = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in left:
+            task.cancel()
+        return str(done.pop().result())
+
+    async def event() -> str:
+        came = await ctx.step.wait_for_event("event", "ways/raced", timeout="1h", where="async.data.run == event.data.run")
+        return "none" if came is None else str(came.data["n"])
+
+    async def nap() -> str:
+        await ctx.step.sleep("nap", "1h")
+        return "slept"
+
+    one = await first(ctx.step.run("quick", str, "quick"), ctx.step.wait_for_event("never", "ways/never", timeout="1h"))
+    two = await first(event(), nap())
+    return [one, two, await ctx.step.run("last", str, "last")]
+
+
+@app.function
 async def starts(ctx: stepwell.Context) -> int:
     """Starts another run from a step, and waits for it there."""
 
