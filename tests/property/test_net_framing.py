@@ -6,7 +6,7 @@ import asyncio
 import gzip
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stepwell.net.deadlines import Deadlines
@@ -95,7 +95,6 @@ def test_answers(answers: list[tuple[bytes, str]], chunks: list[int], sizes: lis
     asyncio.run(main())
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=400), st.binary(max_size=60))
 def test_any_bytes_are_an_answer_or_an_error(data: bytes, tail: bytes) -> None:
     """Nothing that a peer sends raises into the event loop, or leaves a call without an end once the connection is over."""
