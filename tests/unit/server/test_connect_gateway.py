@@ -207,7 +207,7 @@ async def test_too_many_workers(rig: Rig) -> None:
                 await opened(start.gateway_endpoint)
     finally:
         connect_gateway.CONNECTIONS_MAX = most
-    rig.gateway.drain()
+    await rig.gateway.stop()
     assert (await rig.post("start")).status == 503
 
 
@@ -357,5 +357,11 @@ async def test_the_gateways_end(rig: Rig) -> None:
     async with rig.worker() as ws:
         rig.gateway.drain()
         assert await received(ws) == Kind.GATEWAY_CLOSING
-        await rig.gateway.stop()
-        assert await closed(ws) == (1001, "connect_gateway_closing")
+        async with rig.worker() as again:
+            # There is no other gateway: a connection to bring replies by, and no calls.
+            assert rig.gateway.driver.room("shop") == 0
+            await again.send(frame(Kind.WORKER_REPLY, SDKResponse(request_id="late")))
+            assert await received(again) == Kind.WORKER_REPLY_ACK
+            await rig.gateway.stop()
+            for one in (ws, again):
+                assert await closed(one) == (1001, "connect_gateway_closing")

@@ -285,8 +285,6 @@ class ConnectDriver:
         self._by_id[peer.id] = peer
         self._roster.add(Worker(peer.id, told.instance_id, ranks, told.max_worker_concurrency))
         self._perform(peer, peer.machine.accept())
-        if self._draining:
-            self._perform(peer, peer.machine.drain())
         return True
 
     def refuse(self, peer: Peer, code: CloseCode, reason: str, problem: str = "") -> None:
@@ -315,7 +313,11 @@ class ConnectDriver:
         return await asyncio.shield(call.recorded)
 
     def drain(self) -> None:
-        """Send no more calls, and tell the workers that this gateway is about to close."""
+        """Send no more calls, and tell the workers that this gateway is about to close.
+
+        A worker looks for another gateway then. There may be none: one that comes back here gets no calls, and has a connection to
+        bring its replies by, without which public SDKs hold them back and wait longer and longer.
+        """
         self._draining = True
         for peer in list(self._peers):
             self._perform(peer, peer.machine.drain())
