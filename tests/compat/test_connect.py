@@ -76,12 +76,12 @@ class Rig:
         self.workers.append(worker)
         return worker
 
-    def worker(self, most: int = 100) -> Process:
-        """A worker that takes calls."""
-        before = len(self.conns())
-        worker = self.start_worker(most)
-        until(lambda: len(self.conns()) > before, f"a worker is connected: {worker.text()}")
-        return worker
+    def connect(self, *most: int) -> list[Process]:
+        """A worker for each number of calls that one takes, all of them connected."""
+        wanted = len(self.conns()) + len(most)
+        workers = [self.start_worker(one) for one in most]
+        until(lambda: len(self.conns()) == wanted, "the workers are connected")
+        return workers
 
     def conns(self) -> list[dict[str, Any]]:
         """The connections that are ready."""
@@ -129,12 +129,22 @@ def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
         made.close()
 
 
+@pytest.fixture(params=("stepwell", *(pytest.param(kind, marks=pytest.mark.long) for kind in KINDS[1:])))
+def patient(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
+    """The same, where the gateway's part is what counts: others' workers when there is time."""
+    made = Rig(tmp_path, request.param)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
 @pytest.fixture(scope="module", params=KINDS)
 def steady(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     """A rig with one worker, for the module's tests that disturb nothing."""
     made = Rig(tmp_path_factory.mktemp("connect"), request.param)
     try:
-        made.worker()
+        made.connect(100)
         yield made
     finally:
         made.close()
@@ -183,7 +193,7 @@ def test_connections_are_listed(steady: Rig) -> None:
 
 def test_a_worker_that_is_killed_in_a_step(rig: Rig) -> None:
     """The run goes on in another worker; only the step that was under way runs again."""
-    rig.worker(), rig.worker()
+    rig.connect(100, 100)
     run_id = rig.long("k", 1.5)
     rig.at_work("k").kill()
     trace = rig.completed(run_id)
@@ -193,9 +203,10 @@ def test_a_worker_that_is_killed_in_a_step(rig: Rig) -> None:
     until(lambda: len(rig.conns()) == 1, "the killed worker is listed no more")
 
 
-def test_a_worker_that_is_paused_in_a_step(rig: Rig) -> None:
+def test_a_worker_that_is_paused_in_a_step(patient: Rig) -> None:
     """Its lease runs out, the run goes on elsewhere, and what it says when it wakes changes nothing."""
-    rig.worker(), rig.worker()
+    rig = patient
+    rig.connect(100, 100)
     run_id = rig.long("p", 1)
     paused = rig.at_work("p")
     os.kill(paused.popen.pid, signal.SIGSTOP)
@@ -212,7 +223,7 @@ def test_a_worker_that_is_paused_in_a_step(rig: Rig) -> None:
 
 def test_a_worker_that_is_drained(rig: Rig) -> None:
     """SIGTERM: the call in hand ends and counts, no other is taken, and the process ends well."""
-    worker = rig.worker()
+    (worker,) = rig.connect(100)
     run_id = rig.long("d", 1)
     assert rig.at_work("d") is worker
     assert worker.stop() == 0
@@ -220,14 +231,14 @@ def test_a_worker_that_is_drained(rig: Rig) -> None:
     # A call of npm's SDK goes on past its checkpoints; those of the others end with their step.
     assert steps["works"]["status"] == "completed" and rig.count("d-after") == (rig.kind == "typescript")
     until(lambda: rig.server.ask("/v0/connect/envs/dev/conns")["data"] == [], "its connection is listed no more")
-    rig.worker()
+    rig.connect(100)
     trace = rig.completed(run_id)
     assert lost(trace) == [] and rig.count("d-begin") == rig.count("d-after") == 1
 
 
 def test_two_workers_with_capacities(rig: Rig) -> None:
     """No worker has more calls in hand than it takes, both are used, and what is beyond waits in the queue."""
-    most = {rig.worker(1).popen.pid: 1, rig.worker(2).popen.pid: 2}
+    most = {worker.popen.pid: n for n, worker in enumerate(rig.connect(1, 2), 1)}
     runs = [rig.long(f"c{n}", 0.4) for n in range(9)]
     for run_id in runs:
         assert lost(rig.completed(run_id)) == []
@@ -250,7 +261,7 @@ def test_a_worker_that_starts_before_the_server(rig: Rig) -> None:
 
 def test_a_server_that_is_killed_under_load(rig: Rig) -> None:
     """Workers come back by themselves; every run ends; what was recorded runs no more than once."""
-    rig.worker(20), rig.worker(20)
+    rig.connect(20, 20)
     runs = [rig.long(f"n{n}", 0.3) for n in range(60)]
     until(lambda: rig.count("n5-after"), "runs are under way")
     rig.kill_server()
@@ -269,7 +280,7 @@ def test_a_server_that_is_killed_under_load(rig: Rig) -> None:
 
 def test_a_server_that_is_stopped(rig: Rig) -> None:
     """SIGTERM: it takes the reply of the step under way, over the socket or over HTTP, and the run goes on at its next start."""
-    rig.worker()
+    rig.connect(100)
     run_id = rig.long("t", 1)
     rig.at_work("t")
     assert rig.stop_server() == 0
@@ -289,10 +300,10 @@ def _recorded(rig: Rig) -> list[tuple[str, str]]:
     return [(json.loads(data)["name"], step) for data, step in rows]
 
 
-def test_a_network_that_forwards_nothing(rig: Rig, proxied: Callable[[Rig], Proxy]) -> None:
+def test_a_network_that_forwards_nothing(patient: Rig, proxied: Callable[[Rig], Proxy]) -> None:
     """A short pause costs nothing. In a long one the call is lost, and made again when the worker is back."""
-    proxy = proxied(rig)
-    rig.worker()
+    rig, proxy = patient, proxied(patient)
+    rig.connect(100)
     run_id = rig.long("short", 1)
     rig.at_work("short")
     proxy.pause()

@@ -95,7 +95,7 @@ class Dedup(Row, frozen=True, kw_only=True):
 
 
 class AppRow(Row, frozen=True, kw_only=True):
-    """An app as last synced. `driver` says how calls reach it: `http`, `local` or `process`."""
+    """An app as last synced. `driver` says how calls reach it: `http`, `local`, `process` or `connect`."""
 
     name: str
     id: str

@@ -26,6 +26,8 @@ CONNECTIONS_MAX = 10_000
 """Workers' sockets at one gateway."""
 TOKEN_S = 300
 """How long a session token opens a connection."""
+CLOSE_MAX_S = 1.0
+"""How long workers may take to answer the close, when the server ends."""
 LOOK_S = 5.0
 """How often versions of apps that no worker has are looked for."""
 _ALGORITHM = "HS256"
@@ -63,6 +65,7 @@ class ConnectGateway:
         self.groups = Groups(driver.timing.group_ms)
         self.closing = False
         self._sockets: dict[WorkerSocket, Peer] = {}
+        self._empty = asyncio.Event()
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._syncs: dict[str, asyncio.Lock] = {}
@@ -89,7 +92,11 @@ class ConnectGateway:
         await self.driver.stop()
         if self._server is not None:
             self._server.close()
-        await asyncio.sleep(0)
+        if self._sockets:
+            self._empty.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_MAX_S):
+                    await self._empty.wait()
         for one in list(self._sockets):
             one.abort()
 
@@ -116,6 +123,8 @@ class ConnectGateway:
         peer = self._sockets.pop(socket)
         self.driver.closed(peer, reason)
         self._leave(peer)
+        if not self._sockets:
+            self._empty.set()
 
     # Workers.
 

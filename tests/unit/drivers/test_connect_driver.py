@@ -14,7 +14,8 @@ import pytest
 
 from stepwell.drivers.base import NotTaken
 from stepwell.drivers.connect import ConnectDriver, Timing
-from stepwell.drivers.connect.driver import Peer, answer_of
+from stepwell.drivers.connect.driver import Peer
+from stepwell.drivers.connect.exchange import answer_of
 from stepwell.protocol.calls import Answer, CallRequest, Checkpoint, Failed, Lost, Ops, Returned
 from stepwell.protocol.connect import (
     AppConfiguration,

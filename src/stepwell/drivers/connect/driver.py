@@ -29,18 +29,16 @@ from stepwell.drivers.connect.connection import (
     Send,
     State,
 )
+from stepwell.drivers.connect.exchange import answer_of, data_of
 from stepwell.drivers.connect.leases import Lease, Leases, Overdue
 from stepwell.drivers.connect.roster import Roster, Worker
 from stepwell.drivers.connect.timing import Timing
-from stepwell.protocol.answers import NO_RETRY_HEADER, RETRY_AFTER_HEADER, SDK_HEADER, VERSION_HEADER
-from stepwell.protocol.calls import Answer, CallRequest, Lost, encode_call, parse_answer
+from stepwell.protocol.calls import Answer, CallRequest, Lost
 from stepwell.protocol.connect import (
-    TRACE_CONTEXT,
     CloseCode,
     GatewayExecutorRequestData,
     Kind,
     Reason,
-    ReplyStatus,
     SDKResponse,
     WorkerConnectRequestData,
     WorkerReplyAckData,
@@ -48,10 +46,9 @@ from stepwell.protocol.connect import (
     WorkerRequestExtendLeaseData,
     frame,
 )
-from stepwell.protocol.ids import app_uuid, ulid
+from stepwell.protocol.ids import ulid
 
 TICKS_A_SECOND = 4
-_STATUS = {ReplyStatus.NOT_COMPLETED: 206, ReplyStatus.DONE: 200, ReplyStatus.ERROR: 500}
 
 
 class Link(Protocol):
@@ -135,7 +132,7 @@ class ConnectDriver:
 
         Steps that a worker checkpoints come to the server by requests of their own.
         """
-        data = self._data_of(request)
+        data = data_of(request, self._account_id, self._environment_id)
         call = self._calls[data.request_id] = _Call(data, asyncio.get_running_loop())
         if not self._place(call, ()):
             del self._calls[data.request_id]
@@ -160,23 +157,6 @@ class ConnectDriver:
         if recorded:
             for peer in call.replied_by:
                 self._ack_reply(peer, request_id)
-
-    def _data_of(self, request: CallRequest) -> GatewayExecutorRequestData:
-        return GatewayExecutorRequestData(
-            request_id=request.request_id,
-            account_id=self._account_id,
-            env_id=self._environment_id,
-            app_id=app_uuid(request.app_id),
-            app_name=request.app_id,
-            function_id=request.function_uuid,
-            function_slug=request.function_id,
-            step_id=request.step_id,
-            request_payload=encode_call(request),
-            system_trace_ctx=TRACE_CONTEXT,
-            user_trace_ctx=TRACE_CONTEXT,
-            run_id=request.run_id,
-            job_id=request.item_id,
-        )
 
     # Calls and workers.
 
@@ -426,24 +406,8 @@ class ConnectDriver:
                 self._doubt(peer.id)
 
 
-def answer_of(response: SDKResponse, *, now_ms: int) -> Answer:
-    """What a reply says, as an HTTP answer would: statuses, headers and body mean the same (§9.5)."""
-    headers = {SDK_HEADER: response.sdk_version}
-    if response.request_version:
-        headers[VERSION_HEADER] = str(response.request_version)
-    if response.no_retry:
-        headers[NO_RETRY_HEADER] = "true"
-    if response.retry_after:
-        headers[RETRY_AFTER_HEADER] = response.retry_after
-    try:
-        status = _STATUS[ReplyStatus(response.status)]
-    except ValueError:
-        status = 500
-    return parse_answer(status, headers, response.body, now_ms=now_ms)
-
-
 def _nobody(app: str) -> None:
     """Nobody wants to be told."""
 
 
-__all__ = ["Admit", "ConnectDriver", "Link", "Peer", "answer_of"]
+__all__ = ["Admit", "ConnectDriver", "Link", "Peer"]

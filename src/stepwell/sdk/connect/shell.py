@@ -60,6 +60,9 @@ class Target(Protocol):
     def on_problem(self, problem: str) -> None:
         """What keeps it from being connected, for people."""
 
+    def on_end(self, failure: BaseException | None) -> None:
+        """The shell has ended, as it was told to or by a failure."""
+
 
 class Shell:
     """The connection of one worker to one server. `introduction` says who it is; `keys` are the signing key and its fallback."""
@@ -75,7 +78,6 @@ class Shell:
         self._stop = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._failure: BaseException | None = None
         self._drain_s = 0.0
 
     # From other threads.
@@ -101,12 +103,6 @@ class Shell:
         """A call has ended without one."""
         self._call(lambda: self._ended(request_id))
 
-    def join(self) -> None:
-        """Wait for the end. Raises what ended it."""
-        self._thread.join()
-        if self._failure is not None:
-            raise self._failure
-
     def _call(self, work: Callable[[], None]) -> None:
         # A loop that is closed has nobody who wants to hear it.
         with contextlib.suppress(RuntimeError):
@@ -115,11 +111,13 @@ class Shell:
     # In its own thread.
 
     def _run(self) -> None:
+        failure: BaseException | None = None
         try:
             with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
                 runner.run(self._main())
         except BaseException as error:
-            self._failure = error
+            failure = error
+        self._target.on_end(failure)
 
     async def _main(self) -> None:
         keeping = asyncio.create_task(self._keep_connected())

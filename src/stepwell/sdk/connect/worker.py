@@ -89,6 +89,7 @@ class Worker:
         self._ready = asyncio.Event()
         self._run: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._ended: asyncio.Future[None]
         self._problem = ""
 
     # Life.
@@ -99,14 +100,13 @@ class Worker:
             raise UsageError("this worker runs already, or has been stopped: make another with stepwell.connect(app)")
         self._loop = asyncio.get_running_loop()
         self._shell = Shell(self.url, self._introduction, self._keys, self)
+        self._ended = self._loop.create_future()
         self._shell.start()
-        joined = asyncio.ensure_future(asyncio.to_thread(self._shell.join))
         try:
-            await asyncio.shield(joined)
+            await asyncio.shield(self._ended)
         except asyncio.CancelledError:
             self._shell.stop(0)
-            with contextlib.suppress(Error):
-                await joined
+            await asyncio.wait([self._ended])
             raise
         finally:
             running = list(self._running.values())
@@ -120,7 +120,7 @@ class Worker:
         if self._shell is None:
             return
         self._shell.stop(drain_s)
-        await asyncio.to_thread(self._shell.join)
+        await asyncio.wait([self._ended])
 
     async def ready(self) -> None:
         """Returns when calls may come."""
@@ -167,6 +167,21 @@ class Worker:
         if problem != self._problem:
             self._problem = problem
             self._say(problem)
+
+    def on_end(self, failure: BaseException | None) -> None:
+        """No more calls come, and no more replies are taken."""
+
+        def tell() -> None:
+            if self._ended.done():
+                return
+            if failure is None:
+                self._ended.set_result(None)
+            else:
+                self._ended.set_exception(failure)
+
+        assert self._loop is not None
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(tell)
 
     # Calls.
 
