@@ -28,6 +28,7 @@ from stepwell.net.addresses import is_public
 from stepwell.net.http_client import Pool
 from stepwell.protocol.connect import PATH as CONNECT_PATH
 from stepwell.protocol.functions import parse_registration
+from stepwell.protocol.realtime import REQUEST_BYTES_MAX
 from stepwell.runtime.dispatcher import MakeCall
 from stepwell.runtime.node import Node
 from stepwell.server.app import Server
@@ -152,7 +153,13 @@ async def run_host(options: HostOptions, say: Callable[[str], None] = print, on_
     server = Server(node, options.keys, options.kind, sdk_api=sdk_api, hosts=hosts, connect=gateway)
     http = _Uvicorn(
         uvicorn.Config(
-            server, lifespan="off", log_level="warning", access_log=False, timeout_graceful_shutdown=3, ws_per_message_deflate=False
+            server,
+            lifespan="off",
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=3,
+            ws_per_message_deflate=False,
+            ws_max_size=2 * REQUEST_BYTES_MAX,
         )
     )
     serving = asyncio.create_task(http.serve(sockets=[listener]))

@@ -178,6 +178,17 @@ def test_a_subscriber_that_says_nonsense_is_told_and_closed(server: Server, sent
     assert closed.value.rcvd is not None and closed.value.rcvd.code == 1008
 
 
+def test_a_subscriber_that_sends_too_much_is_closed(server: Server) -> None:
+    """Told so up to twice the bound; beyond it nothing is even read."""
+    for size, code in ((70_000, 1008), (200_000, 1009)):
+        with listen(server, token(server, topic("c", "t"))) as connection:
+            connection.send("x" * size)
+            with pytest.raises(ConnectionClosed) as closed:
+                while True:
+                    connection.recv(timeout=10)
+            assert closed.value.rcvd is not None and closed.value.rcvd.code == code
+
+
 def test_a_token_is_asked_for(server: Server) -> None:
     """401 for none, a foreign or a spoiled one; 403 for one that is for publishing."""
     good = token(server, topic("c", "t"))
