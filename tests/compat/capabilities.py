@@ -100,6 +100,26 @@ DIFFERENCES = (
     Difference(
         "An invoked function that is cancelled",
         "The step's result is the system event that tells of the end, as if it were data.",
-        "The step fails with an error that says that the invoked function was cancelled.",
+        "The step fails with `InngestInvokeCancelledError`, which names the run.",
+    ),
+    Difference(
+        "The end of a run",
+        "Its status may be read a moment before its output.",
+        "Status, output, freed limits, answered invokers and the lifecycle events are one commit.",
+    ),
+    Difference(
+        "An answer that has nothing to do, and nothing else of the run under way",
+        "The run stays as it is, for ever.",
+        "The attempt fails with `NothingToDo`; the run fails when its attempts are used up.",
+    ),
+    Difference(
+        "Whole numbers beyond 2^53 in a signed call",
+        "The call is sent, and an app that parses it before it checks the signature refuses it.",
+        "The run fails with `UnsafeInteger` and a sentence that says to send the number as a string.",
+    ),
+    Difference(
+        "The page and its API",
+        "Open to whoever reaches them.",
+        "`stepwell start` asks for the admin token; `stepwell dev` listens on this machine only.",
     ),
 )

@@ -132,7 +132,11 @@ class _Handler(BaseHTTPRequestHandler):
             if name.lower() not in HOP_BY_HOP:
                 self.send_header(name, value)
         self.send_header("content-length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
+        try:
+            self.end_headers()
+            self.wfile.write(answer)
+        except ConnectionError:
+            # A server that reads no more: the answer is too large for it.
+            self.close_connection = True
 
     do_GET = do_POST = do_PUT = do_DELETE = _pass_on
