@@ -86,6 +86,15 @@ PYTHON_OLD_LACKS = MappingProxyType(
 
 NO_STREAMING = MappingProxyType({"streaming": "the SDK does not stream with this framework"})
 
+CONNECT_LACKS = MappingProxyType(
+    {
+        "sync": "a connected app registers with its connection",
+        "lost": "tested with the connection itself, in `test_connect.py`",
+        "streaming": "a connection is kept alive by other means",
+    }
+)
+"""Of a rig whose app connects to the server."""
+
 
 @dataclass(frozen=True)
 class Difference:

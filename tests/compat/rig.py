@@ -34,7 +34,7 @@ class Spec:
 
     `name` is also the app's id. `column` heads the table. `sdk` is what the SDK calls itself in its headers. `command` gets the port.
     `lacks` maps capabilities that the SDK does not have to the reason. `share` is what `make test` runs: everything, nothing, or the
-    cases of some capabilities.
+    cases of some capabilities. Where the `transport` is `connect`, the app dials the server, and calls are not recorded.
     """
 
     name: str
@@ -48,6 +48,7 @@ class Spec:
     share: Literal["all", "none"] | frozenset[str] = "none"
     ways: Ways = "joined"
     kind: Literal["dev", "cloud"] = "dev"
+    transport: Literal["http", "connect"] = "http"
 
     def reason(self, capability: str) -> str | None:
         """Why the rig does not have a capability, if it does not."""
@@ -140,7 +141,8 @@ class Rig:
         self.app_url = f"{self.recorder.url}{spec.path}"
         self._processes: list[Process] = []
         try:
-            options = ("-u", self.app_url, "--retry-interval", "0.2", *options)
+            reach = ("--connect-gateway-port", str(free_port())) if spec.transport == "connect" else ("-u", self.app_url)
+            options = (*reach, "--retry-interval", "0.2", *options)
             self.server = KeyedServer(directory, *options) if spec.kind == "cloud" else Server(directory, "--no-poll", *options)
             self._processes.append(self.server)
             self.app = self.serve(port, directory / "app.log", env or {})
@@ -169,6 +171,9 @@ class Rig:
         app = self.serve(port, directory / f"app-{port}.log", {"APP_ID": app_id, "ONLY": only})
 
         def synced() -> bool:
+            if self.spec.transport == "connect":
+                there = {one for one in self.functions() if one.startswith(f"{app_id}-")}
+                return there == {f"{app_id}-{name}" for name in only.split(",")}
             with contextlib.suppress(urllib.error.URLError, OSError):
                 ask(f"http://127.0.0.1:{port}{self.spec.path}", {}, method="PUT")
                 return True
@@ -245,8 +250,14 @@ class Rig:
         """The system events `inngest/<kind>` whose data names a run."""
         return [event for event in self.events(f"inngest/{kind}") if event["data"].get("run_id") == run_id]
 
+    @property
+    def records(self) -> bool:
+        """Whether the calls to the app are recorded."""
+        return self.spec.transport == "http"
+
     def calls(self, run_id: str) -> list[Call]:
         """The calls made to the app for a run."""
+        assert self.records, f"{self.spec.name} records no calls"
         return self.recorder.of_run(run_id)
 
     def functions(self) -> set[str]:

@@ -1,4 +1,4 @@
-"""Apps with the `inngest` package from PyPI: its newest version under four ways to serve, one a year older, and both in cloud mode."""
+"""Apps with the `inngest` package from PyPI: its newest version served in five ways, one a year older, and both in cloud mode."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tests.compat.capabilities import FEW, NO_STREAMING, PYTHON_LACKS, PYTHON_OLD_LACKS
+from tests.compat.capabilities import CONNECT_LACKS, FEW, NO_STREAMING, PYTHON_LACKS, PYTHON_OLD_LACKS
 from tests.compat.rig import Spec
 
 APPS = Path(__file__).parent / "apps" / "python"
@@ -62,6 +62,15 @@ SPECS = (
         cwd=APPS,
         env={"FUNCTIONS": "async"},
         lacks={**PYTHON_LACKS, **NO_STREAMING},
+    ),
+    Spec(
+        name="py-connect",
+        column=f"PyPI {NEW}, Connect",
+        sdk=f"inngest-py:v{NEW}",
+        command=lambda port: [sys.executable, "connect_app.py"],
+        cwd=APPS,
+        lacks={**PYTHON_LACKS, **CONNECT_LACKS},
+        transport="connect",
     ),
     Spec(
         name="py-old",

@@ -50,10 +50,11 @@ def test_what_a_cancelled_runs_call_gives_is_not_kept(rig: Rig) -> None:
     rig.server.ask(f"/v1/runs/{run_id}", method="DELETE")
     assert rig.ended(run_id).status == "cancelled"
     rig.notes.gate.set()
-    until(lambda: rig.notes.count("busy") == 1 and len(rig.calls(run_id)) == 1, "the call came to its end")
+    until(lambda: rig.notes.count("busy") == 1 and (not rig.records or len(rig.calls(run_id)) == 1), "the call came to its end")
     rig.run("plain")
     trace = rig.trace(run_id)
-    assert trace.status == "cancelled" and rig.notes.count("after") == 0 and len(rig.calls(run_id)) == 1
+    assert trace.status == "cancelled" and rig.notes.count("after") == 0
+    assert not rig.records or len(rig.calls(run_id)) == 1
     assert all(step["status"] != "completed" for step in trace.step_list)
 
 

@@ -35,7 +35,7 @@ def test_every_step_runs_as_often_as_it_has_to(rig: Rig) -> None:
     assert tries == {"first": 1, "left": 1, "right": 1, "flaky": 3, "send": 1}
     assert [one["error"]["message"] for one in trace.steps["flaky"]["attempts"]] == ["try 1", "try 2"]
     assert trace.steps["first"]["output"] == number and trace.attempts == []
-    if rig.spec.ways in CALLS_OF_WHOLE:
+    if rig.records and rig.spec.ways in CALLS_OF_WHOLE:
         assert len(rig.calls(trace.id)) == CALLS_OF_WHOLE[rig.spec.ways]
 
 
@@ -75,7 +75,8 @@ def test_a_function_without_steps(rig: Rig) -> None:
     """One call, no step, and nothing as its output."""
     trace = rig.run("plain")
     assert trace.output is None and trace.step_list == []
-    assert rig.notes.count("plain") == 1 and len(rig.calls(trace.id)) == 1
+    assert rig.notes.count("plain") == 1
+    assert not rig.records or len(rig.calls(trace.id)) == 1
 
 
 @pytest.mark.capability("sleep")
