@@ -16,8 +16,9 @@ from stepwell.engine.inputs import AnyInput
 from stepwell.engine.registry import Settings
 from stepwell.engine.tables import SPECS, Tables
 from stepwell.errors import StoreUnavailable
+from stepwell.protocol.ids import ulid_ms
 from stepwell.runtime.heart import Beat, Heart
-from stepwell.store.base import Store
+from stepwell.store.base import RunOrder, RunWalk, Store
 from stepwell.store.sqlite import SqliteStore
 from stepwell.store.statements import CODECS
 from tests.simulation.checkers import WatchedHeart
@@ -26,6 +27,7 @@ from tests.simulation.faults import FaultyStore
 from tests.simulation.world import simulate, small_bounds
 
 SEEDS = range(1, 25)
+OF_RUN = ("run", "steps", "attempts", "items_of", "timers_of", "inputs_of", "metadata_of", "spans_of", "trace_totals")
 
 
 class Recorder(WatchedHeart):
@@ -96,7 +98,13 @@ async def same_answers(store: Store, model: Store, tables: Tables) -> None:
         *(("begun_runs", (function.id, 5), {}) for function in tables.functions),
         ("next_due_ms", (0,), {}),
         *(("held_items", (holder.id,), {}) for holder in tables.holders),
-        *((name, (run.id,), {}) for run in tables.runs for name in ("run", "steps", "attempts", "items_of", "timers_of")),
+        *((name, (run.id,), {}) for run in tables.runs for name in OF_RUN),
+        *(("walk_runs", (RunWalk(order=order, descending=down), 50), {}) for order in RunOrder for down in (True, False)),
+        *(("walk_runs", (RunWalk(function_id=run.function_id, after=(ulid_ms(run.id), run.id)), 5), {}) for run in tables.runs),
+        *(("walk_events", (5, event.id), {}) for event in tables.events),
+        *(("step", (step.run_id, step.id), {}) for step in tables.steps),
+        *(("attempt", (attempt.id,), {}) for attempt in tables.attempts),
+        ("runs_by_id", ([run.id for run in tables.runs],), {}),
         *((name, (event.id, *limit), {}) for event in tables.events for name, limit in (("event", ()), ("runs_of_event", (5,)))),
         *(("runs", (), {"limit": 3, "cursor": run.id, "function_id": run.function_id}) for run in tables.runs),
         *(("runs", (), {"limit": 3, "status": run.status}) for run in tables.runs),

@@ -168,7 +168,8 @@ class Run(Row, frozen=True, kw_only=True):
 class Step(Row, frozen=True, kw_only=True):
     """A memoised unit of a run. `memo` is what the app is sent under the step's id (§4.3); `position` its place in the stack.
 
-    `ref`: the internal id of the event that a wait found, the run that an invoke started.
+    `ref`: the internal id of the event that a wait found, the run that an invoke started. `started_ms`: of the last try; attempts
+    tell when those before it began.
     """
 
     run_id: str
@@ -359,3 +360,55 @@ class SetAside(Row, frozen=True, kw_only=True):
     error: str
     run_id: str | None
     created_ms: int
+
+
+class StepInput(Row, frozen=True, kw_only=True):
+    """The input that a rerun gives a step in place of its own: a JSON array, sent with the calls until the step is done (§4.3)."""
+
+    run_id: str
+    step_id: str
+    input: Json
+
+
+MetadataScope = Literal["run", "step", "step_attempt", "extended_trace"]
+"""What metadata is about, spelled as on the wire."""
+
+
+class Metadata(Row, frozen=True, kw_only=True):
+    """What an app or a person noted: of one kind, about a run, a step, a try or a span of the app's own.
+
+    `span` names which: "" for the run, a step's id, a step's id with `/` and the try's number, the span's id.
+    """
+
+    run_id: str
+    scope: MetadataScope
+    span: str
+    kind: str
+    values: Json
+    updated_ms: int
+
+
+class UserSpan(Row, frozen=True, kw_only=True):
+    """A span of a user's own code, as the app exported it. `step_id` is "" where the app did not say which step it belongs to."""
+
+    run_id: str
+    id: str
+    parent_id: str
+    step_id: str
+    name: str
+    kind: str
+    status: Literal["unset", "ok", "error"]
+    message: str
+    attributes: Json
+    started_ms: int
+    ended_ms: int
+
+
+class TraceTotals(Row, frozen=True, kw_only=True):
+    """How much metadata and how many spans a run has; `spans_refused` counts those that were too many."""
+
+    run_id: str
+    metadata_bytes: int = 0
+    spans: int = 0
+    span_bytes: int = 0
+    spans_refused: int = 0

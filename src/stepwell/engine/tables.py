@@ -5,6 +5,7 @@ A table knows its key and its indexes, nothing of what the rows mean. `SPECS` li
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from operator import attrgetter
 from typing import Any, Generic, TypeVar
@@ -71,6 +72,10 @@ SPECS: dict[str, Spec] = {
         Spec("cancellations", model.Cancellation, ("id",)),
         Spec("holders", model.Holder, ("id",)),
         Spec("set_aside", model.SetAside, ("id",)),
+        Spec("inputs", model.StepInput, ("run_id", "step_id"), {"run": lambda row: row.run_id}),
+        Spec("metadata", model.Metadata, ("run_id", "scope", "span", "kind"), {"run": lambda row: row.run_id}),
+        Spec("spans", model.UserSpan, ("run_id", "id"), {"run": lambda span: span.run_id}),
+        Spec("trace_totals", model.TraceTotals, ("run_id",)),
     )
 }
 
@@ -158,6 +163,10 @@ class Tables:
         self.cancellations: Table[model.Cancellation] = Table(SPECS["cancellations"])
         self.holders: Table[model.Holder] = Table(SPECS["holders"])
         self.set_aside: Table[model.SetAside] = Table(SPECS["set_aside"])
+        self.inputs: Table[model.StepInput] = Table(SPECS["inputs"])
+        self.metadata: Table[model.Metadata] = Table(SPECS["metadata"])
+        self.spans: Table[model.UserSpan] = Table(SPECS["spans"])
+        self.trace_totals: Table[model.TraceTotals] = Table(SPECS["trace_totals"])
         self.by_name: dict[str, Table[Any]] = {name: getattr(self, name) for name in SPECS}
 
     # The scans: the same order in every store.
@@ -203,6 +212,17 @@ class Tables:
         function_id, _, after = value.partition("\n")
         return sorted((run for run in self.runs.find("live", function_id) if run.id > after), key=lambda run: run.id)
 
+    def span_metadata(self, value: str) -> list[model.Metadata]:
+        """What was noted about one span (`span_value`), by kind."""
+        run_id, scope, span = json.loads(value)
+        found = (row for row in self.metadata.find("run", run_id) if (row.scope, row.span) == (scope, span))
+        return sorted(found, key=lambda row: row.kind)
+
+
+def span_value(run_id: str, scope: str, span: str) -> str:
+    """The value of the scan `span_metadata`."""
+    return json.dumps([run_id, scope, span])
+
 
 def behind(value: str, place: str | int) -> str:
     """The value of a scan that goes on behind a place."""
@@ -224,6 +244,7 @@ SCANS: dict[str, Callable[[Tables, str], list[Any]]] = {
     "holder_items": Tables.holder_items,
     "waits_of": Tables.waits_of,
     "live_runs": Tables.live_runs,
+    "span_metadata": Tables.span_metadata,
 }
 
 SCAN_TABLE: dict[str, str] = {
@@ -236,4 +257,5 @@ SCAN_TABLE: dict[str, str] = {
     "holder_items": "items",
     "waits_of": "waits",
     "live_runs": "runs",
+    "span_metadata": "metadata",
 }

@@ -320,10 +320,12 @@ class View(Tables):
         self._deleted_runs[run_id] = None
         if (run := self.runs.rows.get(run_id)) is not None:
             self._drop("runs", run_id, run)
-        for name in ("steps", "attempts", "timers"):
+        for name in ("steps", "attempts", "timers", "inputs", "metadata", "spans"):
             table = self.by_name[name]
             for row in table.find("run", run_id):
                 self._drop(name, table.spec.key_of(row), row)
+        if (totals := self.trace_totals.rows.get(run_id)) is not None:
+            self._drop("trace_totals", run_id, totals)
 
     def _drop(self, table: str, key: Key, row: Row) -> None:
         self._note(table, key, row)

@@ -6,13 +6,31 @@ committed and the group may be tried again; `StoreUnavailable`, the outcome is u
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 import msgspec
 
-from stepwell.engine.model import AppRow, Attempt, Cancellation, EventRow, FunctionRow, Holder, Item, Run, RunStatus, SetAside, Step, Timer
+from stepwell.engine.model import (
+    AppRow,
+    Attempt,
+    Cancellation,
+    EventRow,
+    FunctionRow,
+    Holder,
+    Item,
+    Metadata,
+    Run,
+    RunStatus,
+    SetAside,
+    Step,
+    StepInput,
+    Timer,
+    TraceTotals,
+    UserSpan,
+)
 from stepwell.engine.view import Changes, Selection, View
 
 
@@ -44,6 +62,45 @@ class QueueDepth(msgspec.Struct, frozen=True):
     function_id: str
     waiting: int
     oldest_ms: int
+
+
+class RunOrder(enum.StrEnum):
+    """What runs are listed by: when they were made (the time in their id), first called, ended."""
+
+    MADE = "made"
+    STARTED = "started"
+    ENDED = "ended"
+
+
+class RunPlace(msgspec.Struct, frozen=True):
+    """A run in a list, without its bodies: where it stands (`at_ms`, `id`), and what lists are filtered by."""
+
+    at_ms: int
+    id: str
+    status: RunStatus
+    function_id: str
+
+
+class RunWalk(msgspec.Struct, frozen=True, kw_only=True):
+    """A way through the runs: from `after`, in an order, within a span of time (`from_ms` ≤ at < `until_ms`).
+
+    Of one function only, where the order is `MADE` and `function_id` says so: there is an index for that.
+    """
+
+    order: RunOrder = RunOrder.MADE
+    descending: bool = True
+    after: tuple[int, str] | None = None
+    from_ms: int = 0
+    until_ms: int = 1 << 47
+    function_id: str | None = None
+
+
+class EventPlace(msgspec.Struct, frozen=True):
+    """An event in a list, without its body."""
+
+    id: str
+    name: str
+    received_ms: int
 
 
 class Catalogue(msgspec.Struct, frozen=True):
@@ -152,6 +209,42 @@ class Reader(Protocol):
 
     async def cancellations(self, limit: int) -> tuple[Cancellation, ...]:
         """Bulk cancellations, newest first."""
+        ...
+
+    async def runs_by_id(self, run_ids: Sequence[str]) -> tuple[Run, ...]:
+        """Runs by id, in the order asked."""
+        ...
+
+    async def walk_runs(self, walk: RunWalk, limit: int) -> tuple[RunPlace, ...]:
+        """The next places of a way through the runs."""
+        ...
+
+    async def walk_events(self, limit: int, after: str | None = None) -> tuple[EventPlace, ...]:
+        """The next places of the way through the events, newest first (by internal id)."""
+        ...
+
+    async def step(self, run_id: str, step_id: str) -> Step | None:
+        """A step."""
+        ...
+
+    async def attempt(self, attempt_id: str) -> Attempt | None:
+        """A failed or lost try."""
+        ...
+
+    async def inputs_of(self, run_id: str) -> tuple[StepInput, ...]:
+        """The inputs that a rerun gives its steps."""
+        ...
+
+    async def metadata_of(self, run_id: str) -> tuple[Metadata, ...]:
+        """What was noted about a run and its parts."""
+        ...
+
+    async def spans_of(self, run_id: str) -> tuple[UserSpan, ...]:
+        """The spans of a run's own code, in the order in which they began."""
+        ...
+
+    async def trace_totals(self, run_id: str) -> TraceTotals | None:
+        """How much metadata and how many spans a run has."""
         ...
 
     async def set_aside(self, limit: int) -> tuple[SetAside, ...]:

@@ -17,18 +17,23 @@ from stepwell.engine.model import (
     FunctionRow,
     Holder,
     Item,
+    Metadata,
     Row,
     Run,
     RunStatus,
     SetAside,
     Step,
+    StepInput,
     Timer,
+    TraceTotals,
+    UserSpan,
 )
 from stepwell.engine.selection import Fetch, Fetched, resolve
 from stepwell.engine.tables import SCANS, SPECS, Tables, behind, item_order
 from stepwell.engine.view import Changes, Selection, View
 from stepwell.errors import Conflict
-from stepwell.store.base import Catalogue, QueueDepth, Reader, RunPage, Transaction
+from stepwell.protocol.ids import ulid_ms
+from stepwell.store.base import Catalogue, EventPlace, QueueDepth, Reader, RunOrder, RunPage, RunPlace, RunWalk, Transaction
 
 
 class MemoryStore:
@@ -86,9 +91,9 @@ class MemoryStore:
             self._take("names", self.tables.names.find("run", run_id))
         for run_id in changes.deleted_runs:
             self._take("runs", [self.tables.runs.rows[run_id]] if run_id in self.tables.runs.rows else [])
-            self._take("steps", self.tables.steps.find("run", run_id))
-            self._take("attempts", self.tables.attempts.find("run", run_id))
-            self._take("timers", self.tables.timers.find("run", run_id))
+            for name in ("steps", "attempts", "timers", "inputs", "metadata", "spans"):
+                self._take(name, self.tables.by_name[name].find("run", run_id))
+            self.tables.trace_totals.remove(run_id)
         self.commits += 1
 
     def _take(self, table: str, rows: Iterable[Row]) -> None:
@@ -245,9 +250,66 @@ class _Reader:
         """Bulk cancellations, newest first."""
         return tuple(sorted(self._tables.cancellations, key=lambda one: one.id, reverse=True)[:limit])
 
+    async def runs_by_id(self, run_ids: Sequence[str]) -> tuple[Run, ...]:
+        """Runs in the order asked."""
+        rows = self._tables.runs.rows
+        return tuple(rows[run_id] for run_id in run_ids if run_id in rows)
+
+    async def walk_runs(self, walk: RunWalk, limit: int) -> tuple[RunPlace, ...]:
+        """The next places of a way through the runs."""
+        places = [
+            RunPlace(at_ms, run.id, run.status, run.function_id)
+            for run in self._tables.runs
+            if (walk.order is not RunOrder.MADE or walk.function_id in (None, run.function_id))
+            and (at_ms := run_time_ms(run, walk.order)) is not None
+            and walk.from_ms <= at_ms < walk.until_ms
+            and (walk.after is None or ((at_ms, run.id) < walk.after if walk.descending else (at_ms, run.id) > walk.after))
+        ]
+        return tuple(sorted(places, key=lambda place: (place.at_ms, place.id), reverse=walk.descending)[:limit])
+
+    async def walk_events(self, limit: int, after: str | None = None) -> tuple[EventPlace, ...]:
+        """The next places of the way through the events."""
+        rows = sorted((row for row in self._tables.events if after is None or row.id < after), key=lambda row: row.id, reverse=True)
+        return tuple(EventPlace(row.id, row.name, row.received_ms) for row in rows[:limit])
+
+    async def step(self, run_id: str, step_id: str) -> Step | None:
+        """A step."""
+        return self._tables.steps.rows.get((run_id, step_id))
+
+    async def attempt(self, attempt_id: str) -> Attempt | None:
+        """A failed or lost try."""
+        return self._tables.attempts.rows.get(attempt_id)
+
+    async def inputs_of(self, run_id: str) -> tuple[StepInput, ...]:
+        """The inputs that a rerun gives its steps."""
+        return tuple(sorted(self._tables.inputs.find("run", run_id), key=lambda row: row.step_id))
+
+    async def metadata_of(self, run_id: str) -> tuple[Metadata, ...]:
+        """What was noted about a run and its parts."""
+        return tuple(sorted(self._tables.metadata.find("run", run_id), key=lambda row: (row.scope, row.span, row.kind)))
+
+    async def spans_of(self, run_id: str) -> tuple[UserSpan, ...]:
+        """The spans of a run's own code."""
+        return tuple(sorted(self._tables.spans.find("run", run_id), key=lambda span: (span.started_ms, span.id)))
+
+    async def trace_totals(self, run_id: str) -> TraceTotals | None:
+        """How much metadata and how many spans a run has."""
+        return self._tables.trace_totals.rows.get(run_id)
+
     async def set_aside(self, limit: int) -> tuple[SetAside, ...]:
         """Inputs that raised, newest first."""
         return tuple(sorted(self._tables.set_aside, key=lambda aside: (-aside.created_ms, aside.id))[:limit])
+
+
+def run_time_ms(run: Run, order: RunOrder) -> int | None:
+    """What a run is listed by."""
+    match order:
+        case RunOrder.MADE:
+            return ulid_ms(run.id)
+        case RunOrder.STARTED:
+            return run.started_ms
+        case RunOrder.ENDED:
+            return run.ended_ms
 
 
 def step_order(step: Step) -> tuple[int, int, str]:

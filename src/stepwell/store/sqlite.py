@@ -41,7 +41,15 @@ MIGRATIONS = load_migrations("sqlite")
 STATEMENTS = load_statements("sqlite")
 RANGES = {
     "ended": ("end_runs_timers", "end_runs_items", "end_runs_waits", "end_runs_names"),
-    "deleted": ("delete_runs_steps", "delete_runs_attempts", "delete_runs_runs"),
+    "deleted": (
+        "delete_runs_steps",
+        "delete_runs_attempts",
+        "delete_runs_inputs",
+        "delete_runs_metadata",
+        "delete_runs_spans",
+        "delete_runs_trace_totals",
+        "delete_runs_runs",
+    ),
 }
 
 

@@ -13,9 +13,25 @@ from typing import Any
 
 import msgspec
 
-from stepwell.engine.model import Attempt, Cancellation, EventRow, Holder, Item, Run, RunStatus, SetAside, Step, Timer
+from stepwell.engine.model import (
+    Attempt,
+    Cancellation,
+    EventRow,
+    Holder,
+    Item,
+    Metadata,
+    Run,
+    RunStatus,
+    SetAside,
+    Step,
+    StepInput,
+    Timer,
+    TraceTotals,
+    UserSpan,
+)
 from stepwell.errors import StoreUnavailable
-from stepwell.store.base import Catalogue, QueueDepth, RunPage
+from stepwell.protocol.ids import ulid, ulid_ms
+from stepwell.store.base import Catalogue, EventPlace, QueueDepth, RunOrder, RunPage, RunPlace, RunWalk
 from stepwell.store.statements import CODECS, load_statements
 
 QUERY_S_MAX = 10.0
@@ -186,6 +202,58 @@ class SqliteReader:
         """Bulk cancellations, newest first."""
         return await self._rows("cancellations", "cancellations", limit=limit)
 
+    async def runs_by_id(self, run_ids: Sequence[str]) -> tuple[Run, ...]:
+        """Runs in the order asked."""
+        found = {run.id: run for run in await self._rows("runs", "runs_by_id", keys=_list(run_ids))}
+        return tuple(found[run_id] for run_id in run_ids if run_id in found)
+
+    async def walk_runs(self, walk: RunWalk, limit: int) -> tuple[RunPlace, ...]:
+        """The next places of a way through the runs."""
+        asked: dict[str, object] = {"from_ms": walk.from_ms, "until_ms": walk.until_ms, "limit": limit, "function_id": walk.function_id}
+        name = f"walk_{walk.order}_{'down' if walk.descending else 'up'}"
+        if walk.order is RunOrder.MADE:
+            # The id begins with the time: a span of time is a span of ids, and the place is the id alone.
+            beyond = None if walk.after is None else walk.after[1]
+            asked |= {"low": id_floor(walk.from_ms), "high": id_floor(walk.until_ms), "after": beyond}
+            name += "_of_function" if walk.function_id is not None else ""
+        else:
+            at_ms, run_id = walk.after or ((1 << 62, "") if walk.descending else (-1, ""))
+            asked |= {"after_ms": at_ms, "after_id": run_id}
+        found: list[tuple[str, str, str, int | None]] = await self._ask(name, asked, list)
+        return tuple(
+            RunPlace(ulid_ms(run_id) if at_ms is None else at_ms, run_id, RunStatus(status), function_id)
+            for run_id, status, function_id, at_ms in found
+        )
+
+    async def walk_events(self, limit: int, after: str | None = None) -> tuple[EventPlace, ...]:
+        """The next places of the way through the events."""
+        found: list[tuple[str, str, int]] = await self._ask("walk_events", {"limit": limit, "after": after}, list)
+        return tuple(EventPlace(*values) for values in found)
+
+    async def step(self, run_id: str, step_id: str) -> Step | None:
+        """A step."""
+        return next(iter(await self._rows("steps", "step_of", run_id=run_id, id=step_id)), None)
+
+    async def attempt(self, attempt_id: str) -> Attempt | None:
+        """A failed or lost try."""
+        return next(iter(await self._rows("attempts", "select_attempts", keys=_list([attempt_id]))), None)
+
+    async def inputs_of(self, run_id: str) -> tuple[StepInput, ...]:
+        """The inputs that a rerun gives its steps."""
+        return await self._rows("inputs", "inputs_of", run_id=run_id)
+
+    async def metadata_of(self, run_id: str) -> tuple[Metadata, ...]:
+        """What was noted about a run and its parts."""
+        return await self._rows("metadata", "metadata_of", run_id=run_id)
+
+    async def spans_of(self, run_id: str) -> tuple[UserSpan, ...]:
+        """The spans of a run's own code."""
+        return await self._rows("spans", "spans_of", run_id=run_id)
+
+    async def trace_totals(self, run_id: str) -> TraceTotals | None:
+        """How much metadata and how many spans a run has."""
+        return next(iter(await self._rows("trace_totals", "select_trace_totals", keys=_list([run_id]))), None)
+
     async def set_aside(self, limit: int) -> tuple[SetAside, ...]:
         """Inputs that raised, newest first."""
         return await self._rows("set_aside", "set_aside", limit=limit)
@@ -193,3 +261,8 @@ class SqliteReader:
 
 def _list(values: Sequence[str]) -> str:
     return msgspec.json.encode(list(values)).decode()
+
+
+def id_floor(ms: int) -> str:
+    """The first id that a time can have."""
+    return ulid(ms, bytes(10))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +15,9 @@ from stepwell.engine.model import Counter, EventRow, Item, Lane, LaneState, Run,
 from stepwell.engine.view import Scan, Select, View
 from stepwell.errors import Conflict, StoreRefused
 from stepwell.store.base import Store
-from stepwell.store.memory import MemoryStore
 from stepwell.store.sqlite import SqliteStore
 from stepwell.store.statements import load_migrations
-
-Work = Callable[[Store], Awaitable[None]]
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-def check(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Work], None]:
-    """Runs a piece of work against an open store of each kind."""
-
-    def run(work: Work) -> None:
-        async def main() -> None:
-            store: Store = MemoryStore() if request.param == "memory" else SqliteStore(tmp_path / "store.db")
-            await store.open()
-            try:
-                await work(store)
-            finally:
-                await store.close()
-
-        asyncio.run(main())
-
-    return run
+from tests.conformance.store.conftest import Work
 
 
 def a_run(run_id: str = "R1", **columns: Any) -> Run:

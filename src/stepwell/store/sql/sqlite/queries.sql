@@ -96,6 +96,20 @@ WHERE first_event_id = :event_id
 ORDER BY id
 LIMIT :limit;
 
+-- name: runs_by_id
+-- Runs by their ids.
+SELECT id, function_id, function_version, app_name, event_ids, status, cause, origin, lane_id, keys, order_ms, created_ms, started_ms,
+    ended_ms, request_version, force_plan, pending, pending_key, steps, finished, state_bytes, calls, waits, output, reason, guarded
+FROM runs
+WHERE id IN (SELECT value FROM json_each(:keys));
+
+-- name: step_of
+-- A step with its memo.
+SELECT run_id, id, op, name, user_id, "index", status, opts, memo, attempts, queued_ms, started_ms, ended_ms, position, ref
+FROM steps
+WHERE run_id = :run_id
+  AND id = :id;
+
 -- name: steps_of
 -- A run's steps with their memos.
 SELECT run_id, id, op, name, user_id, "index", status, opts, memo, attempts, queued_ms, started_ms, ended_ms, position, ref
@@ -207,3 +221,114 @@ SELECT id, input, error, run_id, created_ms
 FROM set_aside
 ORDER BY created_ms DESC, id
 LIMIT :limit;
+
+-- name: walk_made_down
+-- Runs by their id, the newest first, without their bodies.
+SELECT id, status, function_id, NULL
+FROM runs
+WHERE id >= :low
+  AND id < :high
+  AND id < coalesce(:after, 'a')
+ORDER BY id DESC
+LIMIT :limit;
+
+-- name: walk_made_down_of_function
+-- Runs of one function by their id, the newest first.
+SELECT id, status, function_id, NULL
+FROM runs
+WHERE function_id = :function_id
+  AND id >= :low
+  AND id < :high
+  AND id < coalesce(:after, 'a')
+ORDER BY id DESC
+LIMIT :limit;
+
+-- name: walk_started_down
+-- Runs by when they started, the latest first.
+SELECT id, status, function_id, started_ms
+FROM runs INDEXED BY runs_started
+WHERE started_ms >= :from_ms
+  AND started_ms < :until_ms
+  AND (started_ms, id) < (:after_ms, :after_id)
+ORDER BY started_ms DESC, id DESC
+LIMIT :limit;
+
+-- name: walk_ended_down
+-- Runs by when they ended, the latest first.
+SELECT id, status, function_id, ended_ms
+FROM runs INDEXED BY runs_ended
+WHERE ended_ms >= :from_ms
+  AND ended_ms < :until_ms
+  AND (ended_ms, id) < (:after_ms, :after_id)
+ORDER BY ended_ms DESC, id DESC
+LIMIT :limit;
+
+-- name: walk_made_up
+-- Runs by their id, the oldest first, without their bodies.
+SELECT id, status, function_id, NULL
+FROM runs
+WHERE id >= :low
+  AND id < :high
+  AND id > coalesce(:after, '')
+ORDER BY id ASC
+LIMIT :limit;
+
+-- name: walk_made_up_of_function
+-- Runs of one function by their id, the oldest first.
+SELECT id, status, function_id, NULL
+FROM runs
+WHERE function_id = :function_id
+  AND id >= :low
+  AND id < :high
+  AND id > coalesce(:after, '')
+ORDER BY id ASC
+LIMIT :limit;
+
+-- name: walk_started_up
+-- Runs by when they started, the earliest first.
+SELECT id, status, function_id, started_ms
+FROM runs INDEXED BY runs_started
+WHERE started_ms >= :from_ms
+  AND started_ms < :until_ms
+  AND (started_ms, id) > (:after_ms, :after_id)
+ORDER BY started_ms ASC, id ASC
+LIMIT :limit;
+
+-- name: walk_ended_up
+-- Runs by when they ended, the earliest first.
+SELECT id, status, function_id, ended_ms
+FROM runs INDEXED BY runs_ended
+WHERE ended_ms >= :from_ms
+  AND ended_ms < :until_ms
+  AND (ended_ms, id) > (:after_ms, :after_id)
+ORDER BY ended_ms ASC, id ASC
+LIMIT :limit;
+
+-- name: walk_events
+-- Events by their id, the newest first, without their bodies.
+SELECT id, name, received_ms
+FROM events
+WHERE id < coalesce(:after, 'a')
+ORDER BY id DESC
+LIMIT :limit;
+
+-- name: inputs_of
+-- The inputs that a rerun gives its steps.
+SELECT run_id, step_id, input
+FROM inputs
+WHERE run_id = :run_id
+ORDER BY step_id;
+
+-- name: metadata_of
+-- What was noted about a run and its parts.
+SELECT run_id, scope, span, kind, "values", updated_ms
+FROM metadata
+WHERE run_id = :run_id
+ORDER BY scope, span, kind;
+
+-- name: spans_of
+-- The spans of a run's own code, in the order in which they began.
+SELECT run_id, id, parent_id, step_id, name, kind, status, message, attributes, started_ms, ended_ms
+FROM spans
+WHERE run_id = :run_id
+ORDER BY started_ms, id;

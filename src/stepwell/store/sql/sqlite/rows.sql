@@ -520,3 +520,88 @@ WHERE (event_id, run_id) IN (SELECT value ->> 0, value ->> 1 FROM json_each(:key
 SELECT event_id, run_id
 FROM members
 WHERE (event_id, run_id) IN (SELECT value ->> 0, value ->> 1 FROM json_each(:keys));
+
+-- name: insert_metadata
+-- New metadata.
+INSERT INTO metadata (run_id, scope, span, kind, "values", updated_ms)
+VALUES :rows;
+
+-- name: update_metadata (run_id, scope, span, kind, values, updated_ms)
+-- What may change of metadata.
+UPDATE metadata
+SET "values" = changed.column5,
+    updated_ms = changed.column6
+FROM (VALUES :rows) AS changed
+WHERE metadata.run_id = changed.column1
+  AND metadata.scope = changed.column2
+  AND metadata.span = changed.column3
+  AND metadata.kind = changed.column4;
+
+-- name: delete_metadata
+-- Metadata that goes.
+DELETE FROM metadata
+WHERE (run_id, scope, span, kind) IN (SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each(:keys));
+
+-- name: select_metadata
+-- Metadata by key.
+SELECT run_id, scope, span, kind, "values", updated_ms
+FROM metadata
+WHERE (run_id, scope, span, kind) IN (SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each(:keys));
+
+-- name: insert_spans
+-- New spans.
+INSERT INTO spans (run_id, id, parent_id, step_id, name, kind, status, message, attributes, started_ms, ended_ms)
+VALUES :rows;
+
+-- name: delete_spans
+-- Spans that go.
+DELETE FROM spans
+WHERE (run_id, id) IN (SELECT value ->> 0, value ->> 1 FROM json_each(:keys));
+
+-- name: select_spans
+-- Spans by key.
+SELECT run_id, id, parent_id, step_id, name, kind, status, message, attributes, started_ms, ended_ms
+FROM spans
+WHERE (run_id, id) IN (SELECT value ->> 0, value ->> 1 FROM json_each(:keys));
+
+-- name: insert_trace_totals
+-- New totals.
+INSERT INTO trace_totals (run_id, metadata_bytes, spans, span_bytes, spans_refused)
+VALUES :rows;
+
+-- name: update_trace_totals (run_id, metadata_bytes, spans, span_bytes, spans_refused)
+-- What may change of totals.
+UPDATE trace_totals
+SET metadata_bytes = changed.column2,
+    spans = changed.column3,
+    span_bytes = changed.column4,
+    spans_refused = changed.column5
+FROM (VALUES :rows) AS changed
+WHERE trace_totals.run_id = changed.column1;
+
+-- name: delete_trace_totals
+-- Totals that go.
+DELETE FROM trace_totals
+WHERE run_id IN (SELECT value FROM json_each(:keys));
+
+-- name: select_trace_totals
+-- Totals by key.
+SELECT run_id, metadata_bytes, spans, span_bytes, spans_refused
+FROM trace_totals
+WHERE run_id IN (SELECT value FROM json_each(:keys));
+
+-- name: insert_inputs
+-- New inputs.
+INSERT INTO inputs (run_id, step_id, input)
+VALUES :rows;
+
+-- name: delete_inputs
+-- Inputs that go.
+DELETE FROM inputs
+WHERE (run_id, step_id) IN (SELECT value ->> 0, value ->> 1 FROM json_each(:keys));
+
+-- name: select_inputs
+-- Inputs by key.
+SELECT run_id, step_id, input
+FROM inputs
+WHERE (run_id, step_id) IN (SELECT value ->> 0, value ->> 1 FROM json_each(:keys));

@@ -79,6 +79,16 @@ WHERE function_id = substr(:value, 1, instr(:value, char(10)) - 1)
 ORDER BY id
 LIMIT :limit;
 
+-- name: span_metadata
+-- What was noted about one span.
+SELECT run_id, scope, span, kind, "values", updated_ms
+FROM metadata
+WHERE run_id = :value ->> 0
+  AND scope = :value ->> 1
+  AND span = :value ->> 2
+ORDER BY kind
+LIMIT :limit;
+
 -- name: end_runs_timers
 -- The timers of runs that ended. The ids of a run's timers begin with their kind and the run.
 DELETE FROM timers
@@ -133,6 +143,26 @@ WHERE id IN (
     FROM json_each(:keys) AS old
     JOIN attempts ON attempts.id >= old.value || '-' AND attempts.id < old.value || '.'
 );
+
+-- name: delete_runs_inputs
+-- Their edited inputs.
+DELETE FROM inputs
+WHERE run_id IN (SELECT value FROM json_each(:keys));
+
+-- name: delete_runs_metadata
+-- What was noted about them.
+DELETE FROM metadata
+WHERE run_id IN (SELECT value FROM json_each(:keys));
+
+-- name: delete_runs_spans
+-- The spans of their users' code.
+DELETE FROM spans
+WHERE run_id IN (SELECT value FROM json_each(:keys));
+
+-- name: delete_runs_trace_totals
+-- How much there was of both.
+DELETE FROM trace_totals
+WHERE run_id IN (SELECT value FROM json_each(:keys));
 
 -- name: delete_runs_runs
 -- The runs themselves.
