@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from stepwell.engine import apps, calls, cancelling, control, holders, lanes, routing, timers
+from stepwell.engine import apps, calls, cancelling, control, holders, lanes, metadata, rerun, routing, spans, timers
 from stepwell.engine.commands import Command, Effect
 from stepwell.engine.flow import changes
 from stepwell.engine.inputs import (
@@ -24,11 +24,13 @@ from stepwell.engine.inputs import (
     FunctionOverridden,
     HolderRenewed,
     InputSetAside,
+    MetadataTold,
     NodeStarted,
     RunCancelled,
     RunRerun,
     RunsCancelled,
     SignalSent,
+    SpansTold,
     StepsCheckpointed,
     TimerDue,
 )
@@ -63,7 +65,11 @@ def select(registry: Registry, input: AnyInput, now_ms: int) -> list[Selection]:
         case RunCancelled():
             return control.select_cancel(input)
         case RunRerun():
-            return control.select_rerun(input)
+            return rerun.select_rerun(input)
+        case MetadataTold():
+            return metadata.select_told(input)
+        case SpansTold():
+            return spans.select_spans(input)
         case FunctionInvoked():
             return control.select_invoked(registry, input)
         case SignalSent():
@@ -115,7 +121,11 @@ def transition(registry: Registry, view: View, input: AnyInput, now_ms: int) -> 
         case RunCancelled():
             return control.on_run_cancelled(registry, view, input, now_ms)
         case RunRerun():
-            return control.on_run_rerun(registry, view, input, now_ms)
+            return rerun.on_run_rerun(registry, view, input, now_ms)
+        case MetadataTold():
+            return metadata.on_metadata_told(view, input, now_ms)
+        case SpansTold():
+            return spans.on_spans_told(view, input)
         case FunctionInvoked():
             return control.on_function_invoked(registry, view, input, now_ms)
         case SignalSent():

@@ -17,10 +17,13 @@ from stepwell.engine import (
     holders,
     lanes,
     meeting,
+    metadata,
+    rerun,
     resume,
     routing,
     run,
     schedules,
+    spans,
     tables,
     timers,
     topics,
@@ -199,6 +202,31 @@ def reruns_are_made_twice(patch: pytest.MonkeyPatch) -> None:
         return original(registry, view_, input, now_ms)
 
     patch.setattr(control, "on_run_cancelled", cancelled)
+
+
+def kept_steps_keep_their_places(patch: pytest.MonkeyPatch) -> None:
+    """A run begun from a step counts its steps wrongly."""
+    patch.setattr(rerun, "carried", lambda step, n, run_id, new_id: msgspec.structs.replace(step, run_id=new_id, position=n + 1))
+
+
+def spans_may_come_twice(patch: pytest.MonkeyPatch) -> None:
+    """An exporter's second try counts again."""
+    original = spans.on_spans_told
+
+    def told(view_: Any, input: Any) -> Any:
+        commands = original(view_, input)
+        totals = view_.get("trace_totals", input.run_id)
+        if totals is not None and view_.run(input.run_id) is not None:
+            again = msgspec.structs.replace(totals, spans=totals.spans + len(input.spans))
+            return [*(one for one in commands if not isinstance(one, spans.SetRow)), spans.SetRow(again)]
+        return commands
+
+    patch.setattr(spans, "on_spans_told", told)
+
+
+def notes_are_not_counted(patch: pytest.MonkeyPatch) -> None:
+    """What is noted weighs nothing."""
+    patch.setattr(metadata, "size_of", lambda row: 0)
 
 
 def unknown_outcomes_count_as_done(patch: pytest.MonkeyPatch) -> None:
@@ -438,6 +466,9 @@ PLANTS: list[Plant] = [
     due_items_are_not_put_in,
     sleeps_end_without_a_call,
     reruns_are_made_twice,
+    kept_steps_keep_their_places,
+    spans_may_come_twice,
+    notes_are_not_counted,
     unknown_outcomes_count_as_done,
 ]
 

@@ -94,6 +94,8 @@ CANCELS: dict[str, tuple[Cancel, ...]] = {
     "nap": (Cancel(event="sim/stop", where="event.data.tenant == async.data.tenant"),),
     "waits": (Cancel(event="sim/stop", where="async.data.tenant > 1"), Cancel(event="inngest/function.cancelled", timeout="1m")),
 }
+SCORE = b'{"kind":"inngest.score","op":"merge","scope":"run","values":{"s":{"value":1}}}'
+NOTES = b'[{"kind":"userland.n","op":"merge","values":{"ran":1}},' + SCORE + b"]"
 RETRIES = 3
 CRON = Trigger(cron="*/10 * * * *", jitter_ms=5_000)
 
@@ -128,6 +130,7 @@ class App:
 
     def __init__(self, chance: random.Random) -> None:
         self._chance = chance
+        self.begun_midway: set[str] = set()
         self.ran: Counter[tuple[str, str]] = Counter()
 
     def answer(self, program: str, run_id: str, memo: Mapping[str, bytes], step_id: str, attempt: int, plan: bool, version: int) -> Answer:
@@ -147,7 +150,9 @@ class App:
                 continue
             if len(stage.names) == 1 and not plan:
                 return self._ops([self._run(stage, missing[0], run_id, attempt)], version)
-            if version < 2 and len(missing) < len(stage.names) and self._chance.random() < 0.5:
+            # Nothing new: the rest of the group was planned by an earlier answer. In a run begun from a step nobody has planned it.
+            told = run_id not in self.begun_midway
+            if version < 2 and told and len(missing) < len(stage.names) and self._chance.random() < 0.5:
                 return self._ops([], version)
             return self._ops([op_of(name) for name in missing], version)
         if step_id != "step":
@@ -163,7 +168,8 @@ class App:
         if flaky or stage.kind == "fails":
             last = attempt >= RETRIES
             return Op(op="StepFailed" if last else "StepError", id=step_id, name=step_id, error=b'{"message":"no","name":"Error"}')
-        return Op(op="StepRun", id=step_id, name=step_id, data=b"%d" % self.ran[run_id, step_id])
+        notes = NOTES if step_id in "ap" else None
+        return Op(op="StepRun", id=step_id, name=step_id, data=b"%d" % self.ran[run_id, step_id], metadata=notes)
 
     @staticmethod
     def _ops(ops: list[Op], version: int) -> Ops:

@@ -23,16 +23,18 @@ from stepwell.engine.inputs import (
     FunctionInvoked,
     FunctionOverridden,
     HolderRenewed,
+    MetadataTold,
     NodeStarted,
     RunCancelled,
     RunRerun,
     RunsCancelled,
     SignalSent,
+    SpansTold,
     StepsCheckpointed,
     TimerDue,
 )
 from stepwell.engine.invariants import Moves
-from stepwell.engine.model import Cancellation, Item, LaneState
+from stepwell.engine.model import Cancellation, Item, LaneState, UserSpan
 from stepwell.engine.registry import Settings
 from stepwell.engine.steps import memo_of
 from stepwell.errors import StoreUnavailable
@@ -40,8 +42,10 @@ from stepwell.protocol.calls import Checkpoint, Lost, Ops
 from stepwell.protocol.events import Event
 from stepwell.protocol.functions import Override
 from stepwell.protocol.ids import ulid
+from stepwell.protocol.metadata import CHANGES, Note
 from stepwell.protocol.ops import Op
 from stepwell.runtime.heart import Decided, Heart, known
+from stepwell.server.edits import from_step
 from stepwell.store.base import Store
 from stepwell.store.memory import MemoryStore
 from tests.simulation.broken import Broken
@@ -122,6 +126,7 @@ class World:
             (1, self._invoke),
             (1, self._cancel_many),
             (1, self._change),
+            (1, self._note),
         ]
         weights = [weight for weight, _ in actions]
         for _ in range(MOVES_MAX):
@@ -327,7 +332,15 @@ class World:
     def _rerun(self) -> None:
         runs = sorted(self.tables.runs.rows)
         if runs and len(runs) < 20:
-            rerun = RunRerun(str(self.chance.choice(runs)), ulid(self.clock.ms, self.chance.randbytes(10)))
+            run_id = str(self.chance.choice(runs))
+            steps = sorted(step.id for step in self.tables.steps.find("run", run_id))
+            begin = None
+            if steps and self.chance.random() < 0.6:
+                given = self.chance.choice((None, '["another"]'))
+                begin = at_once(from_step(self.store.reader, run_id, self.chance.choice(steps), given))
+            rerun = RunRerun(run_id, ulid(self.clock.ms, self.chance.randbytes(10)), begin)
+            if begin is not None:
+                self.app.begun_midway.add(rerun.new_run_id)
             self.inbox += [rerun] * self.chance.randint(1, 2)
 
     def _change(self) -> None:
@@ -343,6 +356,29 @@ class World:
         else:
             told = msgspec.structs.replace(registration(), checksum=str(self.chance.randint(1, 2)))
             self.inbox.append(AppSynced(told, self.driver))
+
+    def _note(self) -> None:
+        """Somebody notes something about a run, or exports spans of it; ended or not."""
+        runs = sorted(self.tables.runs.rows)
+        if not runs:
+            return
+        run_id = str(self.chance.choice(runs))
+        if self.chance.random() < 0.5:
+            change = self.chance.choice(CHANGES)
+            values = b'{"n":"%s"}' % (b"x" * self.chance.randint(0, 9))
+            scope, span = self.chance.choice((("run", ""), ("step", "a"), ("step_attempt", "a/0")))
+            note = Note(scope=scope, span=span, kind=self.chance.choice(("userland.n", "userland.m")), change=change, values=values)
+            self.inbox.append(MetadataTold(run_id, (note, note)))
+        else:
+            ids = [str(self.chance.randint(1, 9)) for _ in range(3)]
+            told = [
+                UserSpan(
+                    run_id=run_id, id=span_id, parent_id="", step_id="", name="n", kind="internal", status="ok", message="",
+                    attributes=b"{}", started_ms=self.clock.ms, ended_ms=self.clock.ms,
+                )
+                for span_id in ids
+            ]  # fmt: skip
+            self.inbox += [SpansTold(run_id, tuple(told))] * self.chance.randint(1, 2)
 
     def _signal(self) -> None:
         self.inbox.append(SignalSent("go", b"1"))

@@ -129,7 +129,7 @@ class Advance:
         if step is None:
             self._put_step(op, StepStatus.RUNNING, attempts=item.attempt + 1, started_ms=started_ms)
         elif step.ended_ms is None:
-            self._commands.append(TryStep(self.run.id, op.id, StepStatus.RUNNING, item.attempt + 1, step.started_ms or started_ms))
+            self._commands.append(TryStep(self.run.id, op.id, StepStatus.RUNNING, item.attempt + 1, started_ms))
         self._seen[op.id] = True
 
     def finish(self, op: Op, memo: Json, item: Item | None, *, failed: bool = False, ref: str | None = None) -> bool:
@@ -145,7 +145,6 @@ class Advance:
         if step is None:
             self._put_step(op, status, memo=memo, attempts=attempts, started_ms=started_ms, ended_ms=ended_ms, ref=ref)
         else:
-            started_ms = step.started_ms if step.started_ms is not None else started_ms
             self._commands.append(
                 FinishStep(
                     self.run.id,

@@ -15,6 +15,7 @@ from stepwell.engine.decision import Decision
 from stepwell.engine.ending import settle
 from stepwell.engine.inputs import CallAnswered, StepsCheckpointed
 from stepwell.engine.lanes import Lanes
+from stepwell.engine.metadata import notes_of_ops, select_notes_of_ops
 from stepwell.engine.model import Item, RunStatus
 from stepwell.engine.registry import Registry
 from stepwell.engine.resume import signal_name
@@ -48,6 +49,7 @@ def select_call(answered: CallAnswered) -> list[Selection]:
                 selections.append(Select("steps", (answered.run_id, op.id)))
             if op.op == "WaitForSignal":
                 selections.append(Select("names", signal_name(op)))
+        selections += select_notes_of_ops(answered.run_id, answered.answer.ops)
     else:
         step_id = answered.item_id.removeprefix(f"{answered.run_id}-").removesuffix("-plan")
         selections.append(Select("steps", (answered.run_id, step_id)))
@@ -73,6 +75,7 @@ def on_call_answered(registry: Registry, view: View, answered: CallAnswered, now
     match answer:
         case Ops():
             on_ops(advance, item, answer, answered.worker)
+            advance.write(*notes_of_ops(view, run.id, answer.ops, now_ms))
         case Returned():
             advance.consume(item)
             advance.ends(RunStatus.COMPLETED, answer.data)
@@ -191,6 +194,7 @@ def select_checkpoint(checkpointed: StepsCheckpointed) -> list[Selection]:
         Select("items", checkpoint.item_id),
         Select("runs", checkpoint.run_id, ("invoker",)),
         *(Select("steps", (checkpoint.run_id, op.id)) for op in checkpoint.ops),
+        *select_notes_of_ops(checkpoint.run_id, checkpoint.ops),
     ]
 
 
@@ -211,6 +215,7 @@ def on_steps_checkpointed(registry: Registry, view: View, checkpointed: StepsChe
     for op in checkpoint.ops:
         if op.op != "StepPlanned":
             advance.finish(op, memo_of(op), item)
+    advance.write(*notes_of_ops(view, run.id, checkpoint.ops, now_ms))
     advance.reset(item)
     over = advance.over_limit()
     if over is not None:

@@ -1,19 +1,17 @@
-"""What people ask of runs: that they end, that one be made again or anew, that a signal reach one.
+"""What people ask of runs: that they end, that one be made anew, that a signal reach one (again: `rerun.py`).
 
 And what the node asks: that a raising input be set aside.
 """
 
 from __future__ import annotations
 
-import msgspec
-
 from stepwell.engine.advance import advance_of, error_json
 from stepwell.engine.commands import Command, Delete, Effect, Put, Refuse, Reply
 from stepwell.engine.decision import Decision
 from stepwell.engine.ending import settle
-from stepwell.engine.events import body_of, event_body, stored
+from stepwell.engine.events import event_body, stored
 from stepwell.engine.flow.scheduling import Wish, ask_at_once, remembered, unbatched
-from stepwell.engine.inputs import FunctionInvoked, InputSetAside, RunCancelled, RunRerun, SignalSent
+from stepwell.engine.inputs import FunctionInvoked, InputSetAside, RunCancelled, SignalSent
 from stepwell.engine.model import RunStatus, SetAside
 from stepwell.engine.registry import Registry
 from stepwell.engine.resume import resume
@@ -40,39 +38,6 @@ def on_run_cancelled(registry: Registry, view: View, cancelled: RunCancelled, no
     decision = Decision(registry, view, now_ms)
     advance_of(decision, run).ends(RunStatus.CANCELLED, None, cancelled.reason)
     return [*settle(decision), Reply(RunStatus.CANCELLED)]
-
-
-def select_rerun(rerun: RunRerun) -> list[Selection]:
-    """The run to repeat, with its events, and the new run, should this be a repeated request."""
-    return [Select("runs", rerun.run_id, ("events",)), Select("runs", rerun.new_run_id)]
-
-
-def on_run_rerun(registry: Registry, view: View, rerun: RunRerun, now_ms: int) -> list[Command | Effect]:
-    """A new run of the same function with the same events, that names its origin. No idempotency and no rate limit apply."""
-    run = view.run(rerun.run_id)
-    if run is None:
-        return [Refuse(NotFound(f"there is no run {rerun.run_id!r}"))]
-    function = registry.functions.get(run.function_id)
-    if function is None or function.row.archived:
-        return [Refuse(NotFound(f"run {run.id} cannot be made again: its app no longer has the function {run.function_id!r}"))]
-    if view.run(rerun.new_run_id) is not None:
-        return [Reply(rerun.new_run_id)]
-    decision = Decision(registry, view, now_ms)
-    first = view.event(run.event_ids[0])
-    body = {} if first is None else body_of(view, first)
-    gates = msgspec.structs.replace(unbatched(function.rules.gates(body, now_ms)), rate=None)
-    wish = Wish(
-        function=function,
-        run_id=rerun.new_run_id,
-        event_ids=run.event_ids,
-        cause="rerun",
-        origin=run.id,
-        due_ms=now_ms,
-        body=lambda: body,
-        gates=gates,
-    )
-    commands, _ = ask_at_once(decision, wish)
-    return [*commands, *settle(decision), Reply(rerun.new_run_id)]
 
 
 def select_invoked(registry: Registry, invoked: FunctionInvoked) -> list[Selection]:

@@ -10,10 +10,11 @@ from typing import Literal
 
 import msgspec
 
-from stepwell.engine.model import Cancellation, Json, Timer
+from stepwell.engine.model import Cancellation, Json, Step, Timer, UserSpan
 from stepwell.protocol.calls import Answer, Checkpoint
 from stepwell.protocol.events import Event
 from stepwell.protocol.functions import Override, Registration
+from stepwell.protocol.metadata import Note
 
 
 class Input(msgspec.Struct, frozen=True, tag=True):
@@ -104,11 +105,37 @@ class RunCancelled(Input, frozen=True):
     reason: str
 
 
+class FromStep(msgspec.Struct, frozen=True):
+    """Where a rerun begins: at a step of the run, with what finished before it (`kept`, which does not change any more).
+
+    `input`: a JSON array in place of the step's own.
+    """
+
+    step_id: str
+    kept: tuple[Step, ...]
+    input: Json | None = None
+
+
 class RunRerun(Input, frozen=True):
-    """Somebody wants a run again: same events, a new run that names its origin."""
+    """Somebody wants a run again: same events, a new run that names its origin, from its beginning or from a step."""
 
     run_id: str
     new_run_id: str
+    from_step: FromStep | None = None
+
+
+class MetadataTold(Input, frozen=True):
+    """Somebody notes something about a run, its steps, tries or spans."""
+
+    run_id: str
+    notes: tuple[Note, ...]
+
+
+class SpansTold(Input, frozen=True):
+    """An app exports spans of a run's own code."""
+
+    run_id: str
+    spans: tuple[UserSpan, ...]
 
 
 class FunctionInvoked(Input, frozen=True):
@@ -176,6 +203,8 @@ AnyInput = (
     | TimerDue
     | RunCancelled
     | RunRerun
+    | MetadataTold
+    | SpansTold
     | FunctionInvoked
     | SignalSent
     | RunsCancelled

@@ -249,6 +249,25 @@ def ends_are_told_once(tables: Tables) -> Iterator[str]:
                 yield f"run {run.id} ({run.status}) has {told[run.id, name]} events {name}"
 
 
+def traces_are_counted(tables: Tables) -> Iterator[str]:
+    """What is noted about a run, and its spans, belong to a run that is there, and are counted rightly."""
+    sizes, spans = Count[str](), Count[str]()
+    for row in tables.metadata:
+        sizes[row.run_id] += len(row.kind.encode()) + len(row.values)
+    for span in tables.spans:
+        spans[span.run_id] += 1
+    for run_id in {*sizes, *spans}:
+        if run_id not in tables.runs.rows:
+            yield f"something is noted about run {run_id}, which is not there"
+        totals = tables.trace_totals.rows.get(run_id)
+        if totals is None or (totals.metadata_bytes, totals.spans) != (sizes[run_id], spans[run_id]):
+            yield f"run {run_id} has {sizes[run_id]} bytes of notes, {spans[run_id]} spans; counted are {totals}"
+    for edited in tables.inputs:
+        run = tables.runs.rows.get(edited.run_id)
+        if run is None or run.cause != "rerun":
+            yield f"step {edited.step_id} is given an input in run {edited.run_id}, which is no rerun"
+
+
 def one_run_per_event(tables: Tables) -> Iterator[str]:
     """A function has one run for an event, reruns aside."""
     seen = Count((run.function_id, run.event_ids) for run in tables.runs if run.cause != "rerun")
@@ -294,6 +313,7 @@ STATE: tuple[Callable[[Tables], Iterator[str]], ...] = (
     one_run_per_event,
     holds_have_timers,
     singletons_are_single,
+    traces_are_counted,
 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -10,7 +10,7 @@ import msgspec
 from stepwell.engine.commands import Command, Effect, Put, TimerSet
 from stepwell.engine.decision import Decision
 from stepwell.engine.lanes import lane_id, limit_timer
-from stepwell.engine.model import Cause, Item, Run, RunStatus, Timer, TimerKind
+from stepwell.engine.model import Cause, Item, Run, RunStatus, Step, Timer, TimerKind
 from stepwell.engine.registry import Function
 from stepwell.protocol.durations import parse_due_ms
 
@@ -60,10 +60,13 @@ def begin_run(
     body: Callable[[], dict[str, Any]],
     ahead_ms: int = 0,
     named: bool = False,
+    carried: Sequence[Step] = (),
+    request_version: int = -1,
 ) -> list[Command | Effect]:
     """A queued run and its first item: ready at once, or by a timer where it is due later. With its limits and cancel rules.
 
-    `body` gives the first event as expressions see it; `ahead_ms` is its priority; `named`: it has a singleton's name.
+    `body` gives the first event as expressions see it; `ahead_ms` is its priority; `named`: it has a singleton's name; `carried` are
+    finished steps that the run begins with.
     """
     now_ms = decision.now_ms
     config = function.config
@@ -82,8 +85,12 @@ def begin_run(
         created_ms=now_ms,
         calls=1,
         guarded=named or bool(config.cancel) or config.timeouts is not None,
+        request_version=request_version,
+        steps=len(carried),
+        finished=len(carried),
+        state_bytes=sum(len(step.memo or b"") for step in carried),
     )
-    commands: list[Command | Effect] = [Put(run)]
+    commands: list[Command | Effect] = [Put(run), *map(Put, carried)]
     for i, rule in enumerate(config.cancel):
         until_ms = now_ms + CANCEL_MS if rule.timeout is None else parse_due_ms(rule.timeout, now_ms)
         decision.topics.wait(run_id, f"{CANCEL_PREFIX}{i}", rule.event, rule.where, body(), until_ms, now_ms)

@@ -19,15 +19,23 @@ BYTES_MAX = 64 * 1024 * 1024
 
 
 class RunBodies:
-    """One run's events and steps. `stack` holds the step ids in the order in which they finished."""
+    """One run's events and steps. `stack` holds the step ids in the order in which they finished.
 
-    __slots__ = ("events", "size", "stack", "steps")
+    `inputs` are those that a rerun gives steps in place of their own.
+    """
 
-    def __init__(self, events: tuple[Json, ...]) -> None:
+    __slots__ = ("events", "inputs", "size", "stack", "steps")
+
+    def __init__(self, events: tuple[Json, ...], inputs: dict[str, Json] | None = None) -> None:
         self.events = events
+        self.inputs = inputs or {}
         self.steps: dict[str, Json] = {}
         self.stack: list[str] = []
-        self.size = sum(map(len, events)) + 200
+        self.size = sum(map(len, events)) + sum(map(len, self.inputs.values())) + 200
+
+    def sent(self) -> dict[str, Json]:
+        """What calls are sent of the steps: the memos of those that are finished, the new inputs of those that are not."""
+        return {**self.inputs, **self.steps} if self.inputs else dict(self.steps)
 
     def add(self, step_id: str, memo: Json) -> int:
         """A finished step; says how much larger this is now."""
@@ -76,7 +84,7 @@ class Bodies:
             self._runs.move_to_end(run.id)
             return bodies
         events = await event_bodies(self._reader, run)
-        bodies = RunBodies(events)
+        bodies = RunBodies(events, await edited_inputs(self._reader, run))
         finished = [step for step in await self._reader.steps(run.id) if step.memo is not None]
         for step in sorted(finished, key=lambda step: step.position):
             assert step.memo is not None
@@ -94,6 +102,13 @@ class Bodies:
         while self._bytes > self._bytes_max and self._runs:
             _, bodies = self._runs.popitem(last=False)
             self._bytes -= bodies.size
+
+
+async def edited_inputs(reader: Reader, run: Run) -> dict[str, Json]:
+    """What the run's steps are sent as their input in place of their own, by step (§4.3); only reruns have any."""
+    if run.cause != "rerun":
+        return {}
+    return {row.step_id: b'{"input":' + row.input + b"}" for row in await reader.inputs_of(run.id)}
 
 
 async def event_bodies(reader: Reader, run: Run) -> tuple[Json, ...]:

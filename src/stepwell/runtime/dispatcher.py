@@ -259,7 +259,7 @@ class Dispatcher:
             fence=item.fence,
             request_id=ulid(self._clock.now_ms(), self._clock.entropy(10)),
             events=bodies.events,
-            steps=dict(bodies.steps),
+            steps=bodies.sent(),
         )
 
     async def compare(self) -> None:

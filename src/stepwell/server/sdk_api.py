@@ -16,7 +16,7 @@ from stepwell.protocol.durations import parse_date_ms
 from stepwell.protocol.events import Event
 from stepwell.protocol.functions import Registration, parse_registration
 from stepwell.protocol.ids import is_ulid
-from stepwell.runtime.bodies import event_bodies, told
+from stepwell.runtime.bodies import edited_inputs, event_bodies, told
 from stepwell.runtime.node import Node
 from stepwell.server.auth import Keys
 from stepwell.server.http import Handler, enveloped, json_response
@@ -119,8 +119,11 @@ class SdkApi:
     async def actions(self, request: Request) -> Response:
         """The memoised steps of a run, for calls whose body would be too large (§4.10)."""
         run_id = await self._live(request)
+        run = await self._node.reader.run(run_id)
+        assert run is not None
+        inputs = await edited_inputs(self._node.reader, run)
         memos = {step.id: step.memo for step in await self._node.reader.steps(run_id) if step.memo is not None}
-        return Response(encode_steps(memos), media_type="application/json")
+        return Response(encode_steps({**inputs, **memos}), media_type="application/json")
 
     async def batch(self, request: Request) -> Response:
         """The events of a run, for the same."""

@@ -9,13 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import msgspec
+
 from stepwell.engine.expression.expression import Expression, Scope, compile_node, path_of
 from stepwell.engine.expression.parser import Node
+from stepwell.engine.expression.tokens import Token, tokenize
 from stepwell.engine.expression.values import is_number
 from stepwell.errors import EvaluationError
 
 OTHER = "async"
 OWN = "event"
+SHOWN_CHARS_MAX = 1000
+"""What is shown of a field in place of its name; a longer one keeps its name."""
 TIMES = frozenset(("now", "now_plus", "now_minus"))
 
 
@@ -85,6 +90,49 @@ def _prune(value: Any, paths: list[tuple[str, ...]]) -> Any:
     for path in paths:
         by_name.setdefault(path[0], []).append(path[1:])
     return {name: _prune(value[name], rest) for name, rest in by_name.items() if name in value}
+
+
+def interpolated(text: str, own: Mapping[str, Any]) -> str:
+    """The condition as people read it: the fields of one's own event replaced by what they are (§8.3)."""
+    tokens = tokenize(text)
+    parts: list[str] = []
+    done = i = 0
+    while i < len(tokens):
+        token = tokens[i]
+        selected = i > 0 and (tokens[i - 1].kind, tokens[i - 1].value) == ("op", ".")
+        if token.kind != "name" or token.value != OWN or selected:
+            i += 1
+            continue
+        path, i = _path_from(tokens, i)
+        value = msgspec.json.encode(field(own, path)).decode()
+        if path and len(value) <= SHOWN_CHARS_MAX:
+            end = tokens[i - 1]
+            parts += [text[done : token.at], value]
+            done = _end_of(text, end)
+    return "".join([*parts, text[done:]])
+
+
+def _path_from(tokens: list[Token], i: int) -> tuple[tuple[str, ...], int]:
+    """The fields that are selected from the token on, and where they end. A name that is called is no field."""
+    path: list[str] = []
+    i += 1
+    while (tokens[i].kind, tokens[i].value) in (("op", "."), ("op", "[")):
+        if tokens[i].value == ".":
+            if tokens[i + 1].kind != "name" or (tokens[i + 2].kind, tokens[i + 2].value) == ("op", "("):
+                break
+            path.append(str(tokens[i + 1].value))
+            i += 2
+        else:
+            name, close = tokens[i + 1], tokens[i + 2] if i + 2 < len(tokens) else tokens[-1]
+            if name.kind != "literal" or not isinstance(name.value, str) or (close.kind, close.value) != ("op", "]"):
+                break
+            path.append(name.value)
+            i += 3
+    return tuple(path), i
+
+
+def _end_of(text: str, token: Token) -> int:
+    return token.at + len(str(token.value))
 
 
 def _conjuncts(node: Node) -> Iterator[Node]:

@@ -15,7 +15,7 @@ from stepwell.engine.events import body_of
 from stepwell.engine.flow.gates import OPEN, Gates
 from stepwell.engine.flow.singleton import SINGLETON
 from stepwell.engine.lanes import lane_id
-from stepwell.engine.model import Cause, Dedup, EventRow, Hold, Member, Name, Run, RunStatus, Timer
+from stepwell.engine.model import Cause, Dedup, EventRow, Hold, Member, Name, Run, RunStatus, Step, Timer
 from stepwell.engine.registry import Function, Registry
 from stepwell.engine.run import begin_run
 from stepwell.engine.view import Select, View
@@ -26,7 +26,10 @@ DEDUP_MS = 24 * 3600 * 1000
 
 
 class Wish(msgspec.Struct, frozen=True, kw_only=True):
-    """A run that is asked for. `body` gives its first event as expressions see it; `due_ms`: not before then."""
+    """A run that is asked for. `body` gives its first event as expressions see it; `due_ms`: not before then.
+
+    `carried`: finished steps that it begins with, told by an app of `request_version`.
+    """
 
     function: Function
     run_id: str
@@ -36,6 +39,8 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     due_ms: int
     body: Callable[[], dict[str, Any]]
     gates: Gates = OPEN
+    carried: tuple[Step, ...] = ()
+    request_version: int = -1
 
 
 def select_made(function: Function, gates: Gates) -> list[Select]:
@@ -136,6 +141,8 @@ def make(decision: Decision, wish: Wish) -> list[Command | Effect]:
             body=wish.body,
             ahead_ms=wish.gates.ahead_ms,
             named=wish.gates.name is not None,
+            carried=wish.carried,
+            request_version=wish.request_version,
         ),
     ]
 

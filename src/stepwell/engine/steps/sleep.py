@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from stepwell.engine.advance import Advance, error_json
 from stepwell.engine.model import Item, RunStatus, Timer, TimerKind
 from stepwell.errors import ProtocolError
 from stepwell.protocol.calls import Failed
-from stepwell.protocol.ops import Op, sleep_until_ms
+from stepwell.protocol.codec import canonical
+from stepwell.protocol.ops import Op, opts_of, sleep_until_ms
 
 
 def on_sleep(advance: Advance, op: Op, item: Item, worker: str) -> Failed | None:
@@ -20,5 +23,6 @@ def on_sleep(advance: Advance, op: Op, item: Item, worker: str) -> Failed | None
         return Failed(error=error_json("InvalidSleep", str(error)), retriable=True)
     if advance.is_new(op.id):
         timer_id = f"sleep/{advance.run.id}/{op.id}"
-        advance.wait(op, Timer(id=timer_id, due_ms=due_ms, kind=TimerKind.SLEEP, run_id=advance.run.id, ref=op.id))
+        told = msgspec.structs.replace(op, opts=canonical({**opts_of(op), "until_ms": due_ms}))
+        advance.wait(told, Timer(id=timer_id, due_ms=due_ms, kind=TimerKind.SLEEP, run_id=advance.run.id, ref=op.id))
     return None
