@@ -19,6 +19,8 @@ from stepwell.server.checkpoint_api import CheckpointApi
 from stepwell.server.connect_api import ConnectApi
 from stepwell.server.connect_gateway import ConnectGateway
 from stepwell.server.function_api import FunctionApi
+from stepwell.server.graphql.api import GraphQlApi
+from stepwell.server.graphql.context import SyncUrl
 from stepwell.server.http import ERRORS, AsgiApp, Receive, Scope, Send, answer, on_error
 from stepwell.server.ingest import Ingest
 from stepwell.server.realtime_api import RealtimeApi
@@ -35,7 +37,10 @@ LOOPBACK_NAMES = frozenset(("localhost", "127.0.0.1", "::1", "[::1]", "0.0.0.0")
 
 
 class Server:
-    """`kind` is `dev` or `cloud`; `hosts` are the names that the page and `/api` are reached by, beside loopback's."""
+    """`kind` is `dev` or `cloud`; `hosts` are the names that the page and `/api` are reached by, beside loopback's.
+
+    `sync_url` syncs an app by its URL; `connect` is the gateway of workers.
+    """
 
     def __init__(
         self,
@@ -46,6 +51,7 @@ class Server:
         sdk_api: SdkApi | None = None,
         hosts: frozenset[str] = frozenset(),
         connect: ConnectGateway | None = None,
+        sync_url: SyncUrl | None = None,
     ) -> None:
         self.ingest = Ingest(node, keys, kind)
         self.sdk_api = sdk_api or SdkApi(node, keys, kind)
@@ -54,8 +60,11 @@ class Server:
         signed = self.sdk_api.signed
         routes = [*self.sdk_api.routes(), *RunApi(node).routes(signed), *CheckpointApi(node).routes(signed)]
         routes += RealtimeApi(node, keys, self.tokens).routes(signed)
-        if connect is not None:
-            routes += ConnectApi(node, connect).routes(signed)
+        workers = None if connect is None else ConnectApi(node, connect)
+        if workers is not None:
+            routes += workers.routes(signed)
+        connections = None if workers is None else workers.connections
+        routes += GraphQlApi(node, keys, sync_url=sync_url, connections=connections).routes()
         admin = AdminApi(node, keys, self.ingest)
         self._rest: AsgiApp = _starlette([*routes, *admin.routes(), *FunctionApi(node).routes(admin.guard)])
 

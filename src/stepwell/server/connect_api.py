@@ -69,17 +69,24 @@ class ConnectApi:
     async def conns(self, request: Request) -> Response:
         """The connections that are open, oldest first; of one app where `app_id` names it, by its id or its name."""
         app_id = request.query_params.get("app_id")
-        peers = [peer for peer in self._gateway.driver.peers() if peer.machine.is_open]
+        peers = self._open()
         if app_id:
             peers = [peer for peer in peers if any(app_id in (name, app_uuid(name)) for name in peer.groups)]
         return json_response({"data": [self._shown(peer) for peer in peers]})
+
+    def connections(self) -> list[dict[str, Any]]:
+        """The connections that are open, oldest first."""
+        return [self._shown(peer) for peer in self._open()]
+
+    def _open(self) -> list[Peer]:
+        return [peer for peer in self._gateway.driver.peers() if peer.machine.is_open]
 
     async def group(self, request: Request) -> Response:
         """The workers of one version of an app."""
         group = self._gateway.groups.get(request.path_params["hash"])
         if group is None:
             raise NotFound(f"there is no worker group {request.path_params['hash']}")
-        peers = [peer for peer in self._gateway.driver.peers() if peer.machine.is_open and peer.id in group.members]
+        peers = [peer for peer in self._open() if peer.id in group.members]
         told: dict[str, Any] = {
             "env_id": ENVIRONMENT_ID,
             "app_id": app_uuid(group.app),

@@ -150,7 +150,8 @@ async def run_host(options: HostOptions, say: Callable[[str], None] = print, on_
     hosts = frozenset() if options.host in ("127.0.0.1", "::1", "localhost") else frozenset((options.host,))
     sdk_api = SdkApi(node, options.keys, options.kind, urls=options.urls, discovers=options.discover)
     gateway = ConnectGateway(node, sdk_api, connect, SessionTokens(options.keys.signing_key), url=options.connect_url)
-    server = Server(node, options.keys, options.kind, sdk_api=sdk_api, hosts=hosts, connect=gateway)
+    discovery = Discovery(node, sdk_api, pool, kind=options.kind, signing_key=options.keys.signing_key, say=say)
+    server = Server(node, options.keys, options.kind, sdk_api=sdk_api, hosts=hosts, connect=gateway, sync_url=discovery.sync)
     http = _Uvicorn(
         uvicorn.Config(
             server,
@@ -163,7 +164,6 @@ async def run_host(options: HostOptions, say: Callable[[str], None] = print, on_
         )
     )
     serving = asyncio.create_task(http.serve(sockets=[listener]))
-    discovery = Discovery(node, sdk_api, pool, kind=options.kind, signing_key=options.keys.signing_key, say=say)
     watching = [asyncio.create_task(discovery.watch(options.urls, poll_s=options.poll_s, discover=options.discover))]
     try:
         await gateway.start(workers_listener)

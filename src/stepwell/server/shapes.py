@@ -9,6 +9,7 @@ from stepwell.engine.model import Attempt, EventRow, FunctionRow, Item, Json, Ru
 from stepwell.protocol.codec import decode
 from stepwell.protocol.events import Event
 from stepwell.protocol.ids import function_uuid
+from stepwell.server.trace.outputs import output_of_step
 
 ACCOUNT_ID = "00000000-0000-4000-a000-000000000000"
 ENVIRONMENT_ID = "00000000-0000-4000-b000-000000000000"
@@ -91,14 +92,13 @@ def page_run(run: Run, function: FunctionRow | None, event: EventRow | None) -> 
 
 def page_step(step: Step, attempts: list[Attempt], items: list[Item]) -> dict[str, Any]:
     """A step in the page's trace. A planned one whose call is out shows as running."""
-    memo = value_of(step.memo)
-    failed = step.status is StepStatus.FAILED
-    output = memo["data"] if isinstance(memo, dict) and memo.keys() == {"data"} else None if failed else memo
+    output = output_of_step(step)
     opts = value_of(step.opts)
+    began = [attempt.started_ms for attempt in attempts]
     out = next((item for item in items if item.step_id == step.id and item.holder is not None), None)
-    status, started_ms = str(step.status), step.started_ms
+    status, started_ms = str(step.status), min([ms for ms in (*began, step.started_ms) if ms is not None], default=None)
     if step.status is StepStatus.PLANNED and out is not None:
-        status, started_ms = "running", out.leased_ms
+        status, started_ms = "running", started_ms or out.leased_ms
     return {
         "id": step.id,
         "name": step.name,
@@ -112,8 +112,8 @@ def page_step(step: Step, attempts: list[Attempt], items: list[Item]) -> dict[st
         "started_ms": started_ms,
         "ended_ms": step.ended_ms,
         "input": opts.get("input") if isinstance(opts, dict) else None,
-        "output": output,
-        "error": memo.get("error") if failed and isinstance(memo, dict) else None,
+        "output": value_of(output.data),
+        "error": value_of(output.error),
         "tries": step.attempts,
         "attempts": [page_attempt(attempt) for attempt in attempts],
     }
