@@ -12,7 +12,8 @@ from urllib.parse import quote, urlsplit
 from stepwell.drivers.base import CheckpointFn
 from stepwell.errors import CallError, UsageError
 from stepwell.net.http_client import Pool
-from stepwell.protocol.calls import CALL_TIMEOUT_MS, Answer, CallRequest, encode_call, failed, parse_answer
+from stepwell.net.http_errors import Dropped
+from stepwell.protocol.calls import CALL_TIMEOUT_MS, Answer, CallRequest, Lost, encode_call, failed, parse_answer
 from stepwell.protocol.codec import first_unsafe_integer
 from stepwell.protocol.signatures import sign
 
@@ -56,9 +57,12 @@ class HttpDriver:
             headers["x-inngest-signature"] = sign(body, self._signing_key, int(time.time()))
         timeout_s = min(request.timeout_ms, self._timeout_ms) / 1000
         try:
-            response = await self._pool.request(
-                "POST", call_url(request.url, request.function_id, request.step_id), headers=headers, body=body, timeout_s=timeout_s
-            )
+            url = call_url(request.url, request.function_id, request.step_id)
+            response = await self._pool.request("POST", url, headers=headers, body=body, timeout_s=timeout_s, resend=False)
+        except Dropped as error:
+            # If the app was at work on it, it may have saved steps since: the call is made again under a new fence and with what is
+            # saved by then, never sent a second time as it was.
+            return Lost(reason=str(error))
         except CallError as error:
             return failed(error.code, f"{error}. {HINTS.get(error.code, '')}".strip(), code=error.code)
         except UsageError as error:

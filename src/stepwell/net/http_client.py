@@ -21,7 +21,7 @@ from stepwell.net.content_encoding import decoded
 from stepwell.net.deadlines import Deadlines
 from stepwell.net.http_connection import Connection, Response, Stale
 from stepwell.net.http_dial import dial
-from stepwell.net.http_errors import Broken, HttpError, NotHttp, TimedOut, Unreachable
+from stepwell.net.http_errors import Broken, Dropped, HttpError, NotHttp, TimedOut, Unreachable
 from stepwell.net.http_target import USER_AGENT_LINE, Origin, Target, parse_target
 from stepwell.net.proxies import Proxies
 
@@ -94,18 +94,23 @@ class Pool:
         self._sweep: asyncio.TimerHandle | None = None
         self._all_gone: asyncio.Event | None = None
 
-    async def request(self, method: str, url: str, *, headers: Headers = (), body: bytes = b"", timeout_s: float = 60.0) -> Response:
+    async def request(
+        self, method: str, url: str, *, headers: Headers = (), body: bytes = b"", timeout_s: float = 60.0, resend: bool = True
+    ) -> Response:
         """Send a request, following redirects. Raises `HttpError`, naming the URL and the cause.
 
         `timeout_s` bounds the whole: waiting for a connection, opening it, and the answer to its last byte. A cancelled call's
         connection is closed. Raises `UsageError` for a URL or a header that cannot be sent.
+
+        A request whose kept connection ends before the answer begins is sent once more, on a new one; without `resend` it is not, and
+        `Dropped` is raised: nobody knows whether the other side has begun to work on it.
         """
         deadline = asyncio.get_running_loop().time() + timeout_s
         pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
         target = self._target(url)
         try:
             for _ in range(REDIRECTS_MAX + 1):
-                response = await self._exchange(method, target, _head(method, target, pairs, body), body, deadline)
+                response = await self._exchange(method, target, _head(method, target, pairs, body), body, deadline, resend=resend)
                 if response.status not in REDIRECTS or "location" not in response.headers:
                     return response
                 if self._as_browsers and response.status in REDIRECTS_TO_GET and method not in ("GET", "HEAD"):
@@ -151,7 +156,7 @@ class Pool:
 
     # One exchange.
 
-    async def _exchange(self, method: str, target: Target, head: bytes, body: bytes, deadline: float) -> Response:
+    async def _exchange(self, method: str, target: Target, head: bytes, body: bytes, deadline: float, *, resend: bool) -> Response:
         connection = await self._take(target.origin, deadline)
         was_pooled = connection.used
         try:
@@ -159,7 +164,10 @@ class Pool:
         except Stale as stale:
             if not was_pooled:
                 raise Broken(f"the connection ended before anything of an answer came: {stale}") from None
-        # The other side had closed the pooled connection, or was about to. Others in the pool may be as stale: open one.
+            # The other side had closed the pooled connection, or was about to. Others in the pool may be as stale.
+            self._drop_idle(connection.host)
+            if not resend:
+                raise Dropped(f"the kept connection ended before anything of an answer came: {stale}") from None
         connection = await self._take(target.origin, deadline, fresh=True)
         try:
             return await self._answer(connection, method, head, body, deadline)
@@ -289,6 +297,11 @@ class Pool:
     def _free_slot(self, host: _Host) -> None:
         if not _give(host.waiters, None):
             host.count -= 1
+
+    def _drop_idle(self, host: _Host) -> None:
+        for connection in list(host.idle):
+            self._expel(connection)
+            self._free_slot(host)
 
     def _expel(self, connection: _Pooled) -> None:
         """An idle connection goes; its slot stays with the caller."""

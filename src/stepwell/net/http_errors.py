@@ -4,6 +4,7 @@ CallError
 ├── Unreachable   no connection came about: nothing of the request was worked on
 ├── TimedOut      the answer was not whole in time
 ├── Broken        the connection ended before the answer was whole: the request may have been worked on
+├── Dropped       a kept connection ended before the answer began: it was closed meanwhile, or the other side died over the request
 ├── TooLarge      the answer is longer than may be
 └── NotHttp       the other side does not speak HTTP as it should
 
@@ -38,6 +39,10 @@ class TimedOut(HttpError):
 
 class Broken(HttpError):
     """The connection ended before the answer was whole. The request may have been worked on."""
+
+
+class Dropped(HttpError):
+    """A kept connection ended before anything of the answer came. The request may have been worked on, or never have arrived."""
 
 
 class TooLarge(HttpError):

@@ -13,7 +13,7 @@ import pytest
 
 from stepwell.drivers.http import HttpDriver, call_url, in_header
 from stepwell.net.http_client import Pool
-from stepwell.protocol.calls import CALL_TIMEOUT_MS, Answer, CallRequest, Checkpoint, Failed, Ops, Returned, encode_call
+from stepwell.protocol.calls import CALL_TIMEOUT_MS, Answer, CallRequest, Checkpoint, Failed, Lost, Ops, Returned, encode_call
 from stepwell.protocol.signatures import verify
 from tests.unit.net.peer import Conn, Peer, Script, answer, answering
 
@@ -213,6 +213,25 @@ def test_the_connection_breaks() -> None:
             await conn.send(said)
 
         assert failure(called(script)[0])["code"] == "http_unreachable"
+
+
+def test_a_kept_connection_breaks() -> None:
+    """Over a second call: it is lost, without a second try of the same request, for the app may have saved steps since."""
+
+    async def script(conn: Conn) -> None:
+        await conn.request()
+        await conn.send(answer(b"1", "200 OK", SDK))
+        await conn.request()
+
+    async def main() -> None:
+        async with Peer(script) as peer, Pool(environ={}) as pool:
+            driver = HttpDriver(pool)
+            assert await driver.call(request(peer.url), unused) == Returned(data=b"1")
+            lost = await driver.call(request(peer.url), unused)
+            assert isinstance(lost, Lost) and peer.url in lost.reason and len(peer.requests) == 2
+            assert await driver.call(request(peer.url), unused) == Returned(data=b"1")
+
+    asyncio.run(main())
 
 
 def test_garbage() -> None:

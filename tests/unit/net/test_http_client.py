@@ -9,7 +9,7 @@ import pytest
 
 from stepwell.errors import CallError, UsageError
 from stepwell.net.http_client import Pool, Response
-from stepwell.net.http_errors import Broken, HttpError, NotHttp, TimedOut, TooLarge, Unreachable
+from stepwell.net.http_errors import Broken, Dropped, HttpError, NotHttp, TimedOut, TooLarge, Unreachable
 from tests.unit.net.conftest import Run
 from tests.unit.net.peer import Conn, Peer, Script, answer, answering
 
@@ -132,6 +132,34 @@ def test_a_stale_connection_is_tried_once_more_on_a_new_one(run: Run) -> None:
             assert (await client.request("POST", peer.url)).body == b"ok"
             assert (peer.connections, len(peer.requests)) == (2, 3)
 
+    run(main())
+
+
+def test_a_stale_connection_is_an_error_where_nothing_may_be_sent_twice(run: Run) -> None:
+    """The request went out once; the other kept connections are not trusted either, and the next request gets a new one."""
+
+    async def script(conn: Conn) -> None:
+        await conn.request()
+        if len(peer.requests) == 2:
+            both.set()
+        await both.wait()
+        await conn.send(answer())
+        if conn.number <= 2:
+            await conn.request()
+
+    async def main() -> None:
+        nonlocal both, peer
+        both = asyncio.Event()
+        async with Peer(script) as peer, pool() as client:
+            await asyncio.gather(*[client.request("POST", peer.url) for _ in range(2)])
+            with pytest.raises(Dropped, match="kept connection ended before anything"):
+                await client.request("POST", peer.url, resend=False)
+            assert (peer.connections, len(peer.requests)) == (2, 3)
+            assert (await client.request("POST", peer.url, resend=False)).body == b"ok"
+            assert peer.connections == 3
+
+    both: asyncio.Event
+    peer: Peer
     run(main())
 
 
