@@ -118,7 +118,9 @@ def _op(wire: _Wire) -> Op:
             raise ProtocolError(f"the op {op.op} has a name or id {field[:40]!r}… of more than {OP_TEXT_BYTES_MAX} characters")
     if op.data is not None and len(op.data) > STEP_OUTPUT_BYTES_MAX and op.op not in ENDS:
         raise ProtocolError(
-            f"the output of step {op.label!r} has {len(op.data)} bytes; at most {STEP_OUTPUT_BYTES_MAX} are taken", code="output_too_large"
+            f"the output of step {op.label!r} has {len(op.data)} bytes; at most {STEP_OUTPUT_BYTES_MAX} are taken",
+            413,
+            code="output_too_large",
         )
     if op.opts is not None and len(op.opts) > STEP_INPUT_BYTES_MAX:
         raise ProtocolError(

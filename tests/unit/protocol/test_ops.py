@@ -156,7 +156,7 @@ def test_the_output_of_a_step_is_bounded() -> None:
     assert op.data is not None and len(op.data) == STEP_OUTPUT_BYTES_MAX
     with pytest.raises(ProtocolError, match=r"output of step 'charge' has 4194305 bytes") as caught:
         ops({"op": "StepRun", "id": "a", "displayName": "charge", "data": "x" * (STEP_OUTPUT_BYTES_MAX - 1)})
-    assert caught.value.code == "output_too_large"
+    assert (caught.value.code, caught.value.status) == ("output_too_large", 413)
     assert ops({"op": "RunComplete", "data": "x" * STEP_OUTPUT_BYTES_MAX})
 
 
