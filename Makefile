@@ -38,7 +38,14 @@ $(VENV)/inngest-0.5.0/.done: requirements/compat-python-old.txt $(VENV)/.test
 	$(PIP) --require-hashes --no-deps --target $(@D) -r requirements/compat-python-old.txt
 	@touch $@
 
-COMPAT := $(VENV)/inngest-0.5.0/.done
+# The public SDK of npm, under the Node of a wheel: no system needs one.
+JS := tests/compat/apps/js
+
+$(VENV)/.js: $(JS)/package-lock.json $(JS)/.npmrc $(VENV)/.test
+	cd $(JS) && $(abspath $(BIN))/npm ci --loglevel=error --no-progress
+	@touch $@
+
+COMPAT := $(VENV)/inngest-0.5.0/.done $(VENV)/.js
 
 demo: $(VENV)/.demo ## The report job on real input, killed in mid-run
 	$(BIN)/python examples/report/demo.py
@@ -73,4 +80,4 @@ bench: $(VENV)/.test ## Measure, and print a table
 	$(BIN)/python -m bench
 
 clean: ## Remove what the targets made
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(JS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis

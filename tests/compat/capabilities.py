@@ -40,6 +40,7 @@ CAPABILITIES = (
     Capability("step-retry", "A failing step is tried again, its last error can be caught", "4.7"),
     Capability("function-retry", "A failing function is tried again, its error is kept word for word", "4.7"),
     Capability("final", "Errors that are not tried again", "4.7"),
+    Capability("no-json", "A result that is no JSON fails", "4.4"),
     Capability("retry-after", "Errors that say when to try again", "4.8"),
     Capability("on-failure", "Failure handlers", "3.5"),
     Capability("trigger", "Event triggers: names, wildcards, conditions, several", "2.5"),
@@ -54,6 +55,24 @@ CAPABILITIES = (
     Capability("rerun", "A run is run again", "11.3"),
     Capability("streaming", "Answers as a stream that keeps the connection alive", "4.9"),
     Capability("large", "State beyond 4 MiB is fetched; what is too large fails", "4.10"),
+    Capability("serial", "Steps in a row: the number of calls", "4.12"),
+    Capability("parallel-calls", "Parallel steps: the number of calls", "4.12"),
+    Capability("parallel-choice", "`optimizeParallelism`: parallel steps joined or not", "4.6"),
+    Capability("checkpoint", "Steps saved while a call goes on", "5.12"),
+    Capability("superseded", "A call that was given up stops at its next checkpoint", "5.12"),
+    Capability("signal", "`step.waitForSignal`, `step.sendSignal`", "5.5"),
+    Capability("fetch", "`step.fetch`", "5.7"),
+    Capability("infer-gemini", "`step.ai.infer` with Gemini", "5.6"),
+    Capability("wrap", "`step.ai.wrap`, and the input of steps", "5.1"),
+    Capability("match", "`match`: a field in which two events are equal", "5.3"),
+    Capability("reference", "Invoking by `referenceFunction`", "5.4"),
+    Capability("error-shape", "A step's error: class, name, message, cause", "5.9"),
+    Capability("too-long", "A sleep of more than a year is refused", "5.2"),
+    Capability("middleware", "Dependency injection by middleware", "4"),
+    Capability("experiment", "`group.experiment`", "5.1"),
+    Capability("sessions", "Sessions are handed on", "2.1"),
+    Capability("jitter", "Cron triggers with a zone and `jitter`", "3.4"),
+    Capability("send-outside", "Sending outside of a step", "2.2"),
     Capability("lost", "An app that dies in a call is called again", "4.7"),
 )
 
@@ -65,10 +84,17 @@ DEV_LACKS = MappingProxyType({"signed": "this column is of development mode", "f
 
 PYTHON_LACKS = MappingProxyType(
     {
-        "signals": "the SDK has no signals",
+        "signal": "the SDK has no signals",
         "fetch": "the SDK has no `step.fetch`",
+        "infer-gemini": "not tried: the same op as with other providers",
+        "wrap": "the SDK has no `step.ai.wrap`",
         "match": "the SDK takes conditions as expressions only",
         "checkpoint": "the SDK does not checkpoint",
+        "superseded": "the SDK does not checkpoint",
+        "parallel-choice": "the SDK has no `optimizeParallelism`",
+        "experiment": "the SDK has no `group.experiment`",
+        "sessions": "the SDK does not hand sessions on",
+        "jitter": "the SDK does not register `jitter`",
         "defer": "the SDK has no deferred functions",
         "endpoint": "the SDK has no durable endpoints",
     }
@@ -94,6 +120,20 @@ CONNECT_LACKS = MappingProxyType(
     }
 )
 """Of a rig whose app connects to the server."""
+
+NPM_LACKS = MappingProxyType({"no-json": "the SDK leaves out what JSON has not"})
+"""Of npm's major version 4."""
+
+NPM_3_LACKS = MappingProxyType(
+    {
+        **NPM_LACKS,
+        "superseded": "this version goes on until its call ends",
+        "experiment": "this version has no `group.experiment`",
+        "jitter": "this version does not register `jitter`",
+        "sessions": "this version does not hand sessions on",
+    }
+)
+"""Of npm's major version 3."""
 
 
 @dataclass(frozen=True)

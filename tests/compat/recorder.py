@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 import http.client
 import json
+import socket
 import threading
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,7 +19,7 @@ TIMEOUT_S = 60
 
 @dataclass(frozen=True)
 class Call:
-    """A request to the app and its answer. Header names are lower case."""
+    """A request to the app and its answer, decoded. Header names are lower case."""
 
     method: str
     path: str
@@ -64,6 +67,7 @@ class Recorder:
     def __init__(self, app_port: int) -> None:
         self._calls: list[Call] = []
         self._lock = threading.Lock()
+        self._open: dict[str, socket.socket] = {}
         self.unreachable = False
         """While true, connections are closed without an answer, as by an app that crashed."""
         recorder = self
@@ -82,6 +86,18 @@ class Recorder:
         """Add one."""
         with self._lock:
             self._calls.append(call)
+
+    def begins(self, run_id: str, connection: socket.socket) -> None:
+        """A call for a run came over this connection of the server's."""
+        with self._lock:
+            self._open[run_id] = connection
+
+    def cut(self, run_id: str) -> None:
+        """Break the connection of the run's last call off; the app goes on with it."""
+        with self._lock:
+            connection = self._open[run_id]
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
 
     def all(self) -> list[Call]:
         """Everything so far, in the order of the answers."""
@@ -113,6 +129,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         headers = {name.lower(): value for name, value in self.headers.items()}
+        self.keeps.begins(headers.get("x-run-id", ""), self.connection)
         connection = http.client.HTTPConnection(*self.app, timeout=TIMEOUT_S)
         try:
             sent = {name: value for name, value in headers.items() if name not in HOP_BY_HOP}
@@ -126,7 +143,8 @@ class _Handler(BaseHTTPRequestHandler):
             connection.close()
         answer_headers = {name.lower(): value for name, value in response.getheaders()}
         # Kept before it is passed on: whoever has seen the effect of an answer finds the call.
-        self.keeps.keep(Call(self.command, self.path, headers, body, response.status, answer_headers, answer))
+        decoded = gzip.decompress(answer) if answer_headers.get("content-encoding") == "gzip" else answer
+        self.keeps.keep(Call(self.command, self.path, headers, body, response.status, answer_headers, decoded))
         self.send_response_only(response.status)
         for name, value in response.getheaders():
             if name.lower() not in HOP_BY_HOP:

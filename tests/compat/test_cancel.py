@@ -53,8 +53,9 @@ def test_what_a_cancelled_runs_call_gives_is_not_kept(rig: Rig) -> None:
     until(lambda: rig.notes.count("busy") == 1 and (not rig.records or len(rig.calls(run_id)) == 1), "the call came to its end")
     rig.run("plain")
     trace = rig.trace(run_id)
-    assert trace.status == "cancelled" and rig.notes.count("after") == 0
-    assert not rig.records or len(rig.calls(run_id)) == 1
+    assert trace.status == "cancelled" and (not rig.records or len(rig.calls(run_id)) == 1)
+    # With checkpoints the code up to the next step runs before the SDK hears that its checkpoint is refused.
+    assert rig.notes.count("after") == (1 if rig.spec.ways == "checkpointed" else 0)
     assert all(step["status"] != "completed" for step in trace.step_list)
 
 

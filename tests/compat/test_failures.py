@@ -69,7 +69,7 @@ def test_a_final_error_in_a_step_is_not_retried(rig: Rig) -> None:
     assert rig.notes.count("no use") == 1
 
 
-@pytest.mark.capability("final")
+@pytest.mark.capability("no-json")
 def test_a_result_that_is_no_json_fails(rig: Rig) -> None:
     """The SDK says so, and the run tells it."""
     assert rig.run("unserializable").error["message"]

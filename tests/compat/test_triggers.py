@@ -60,7 +60,7 @@ def test_an_event_of_the_future_runs_then(rig: Rig) -> None:
 def test_a_tick_starts_one_run(rig: Rig) -> None:
     """A cron function runs once a tick; the first minute of the rig is waited for, unless it is over."""
     ticks = until(rig.notes.ticks, "the minute's tick came", 70)
-    shown = rig.events("inngest/scheduled.timer")
+    shown = [event for event in rig.events("inngest/scheduled.timer") if event["data"]["cron"] == "* * * * *"]
     events = {event["id"]: event for event in shown}
     assert len(events) == len(shown), "a tick has two events"
     for event_id, count in ticks.items():
