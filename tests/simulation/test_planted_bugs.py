@@ -383,15 +383,8 @@ def singletons_are_not_alone(patch: pytest.MonkeyPatch) -> None:
 
 def singletons_keep_their_name(patch: pytest.MonkeyPatch) -> None:
     """A singleton's name outlives its run."""
-    original = view.View.end_run
-
-    def end_run(self: Any, run_id: str) -> None:
-        kept = [name for name in self.names.find("run", run_id) if name.id.startswith("singleton/")]
-        original(self, run_id)
-        for name in kept:
-            self.names.put(name.id, name)
-
-    patch.setattr(view.View, "end_run", end_run)
+    original = scheduling.begin_run
+    patch.setattr(scheduling, "begin_run", lambda *args, named, **how: original(*args, **how))
 
 
 def runs_keep_their_slot(patch: pytest.MonkeyPatch) -> None:

@@ -97,12 +97,16 @@ def triggers_of(value: Any, where: str) -> tuple[Trigger, ...]:
 
 @dataclass(frozen=True)
 class Concurrency:
-    """At most `limit` calls (or whole runs, `per="run"`) at a time, for each value of `key`."""
+    """At most `limit` calls (or whole runs, `per="run"`) at a time, for each value of `key`.
+
+    `weight`: how much of the function's share a value gets beside the others, as an expression from 1 to 100.
+    """
 
     limit: int
     key: str | None = None
     scope: Literal["fn", "env", "account"] = "fn"
     per: Literal["step", "run"] = "step"
+    weight: str | None = None
 
     def wire(self, where: str) -> Wire:
         """The limit's wire form, without `per`."""
@@ -111,7 +115,9 @@ class Concurrency:
         _one_of(self.per, f"{where}: per", ("step", "run"))
         if self.scope != "fn" and not self.key:
             raise UsageError(f'{where}: scope={self.scope!r} needs a key, such as key="event.data.tenant"')
-        return {"limit": self.limit, "scope": self.scope, **_expr({"key": self.key}, where)}
+        if self.weight is not None and not self.key:
+            raise UsageError(f"{where}: weight={self.weight!r} needs a key: it weighs the key's values against each other")
+        return {"limit": self.limit, "scope": self.scope, **_expr({"key": self.key, "weight": self.weight}, where)}
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from stepwell.runtime.bodies import edited_inputs, event_bodies, told
 from stepwell.runtime.node import Node
 from stepwell.server.auth import Keys
 from stepwell.server.http import Handler, enveloped, json_response
-from stepwell.server.shapes import sdk_event, sdk_run
+from stepwell.server.shapes import is_told, sdk_event, sdk_run
 
 EVENTS_DEFAULT, EVENTS_MAX = 20, 50
 RUNS_OF_EVENT_MAX = 1000
@@ -182,7 +182,7 @@ class SdkApi:
     async def runs_of_event(self, request: Request) -> Response:
         """The runs that an event started; empty while there are none."""
         runs = await self._node.reader.runs_of_event(request.path_params["event_id"], RUNS_OF_EVENT_MAX)
-        return self._data([sdk_run(run) for run in runs])
+        return self._data([sdk_run(run) for run in runs if is_told(run)])
 
     async def run(self, request: Request) -> Response:
         """One run, with its output."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from stepwell.engine.flow.singleton import SINGLETON
 from stepwell.engine.model import Attempt, EventRow, FunctionRow, Item, Json, Run, RunStatus, Step, StepStatus
 from stepwell.protocol.codec import decode
 from stepwell.protocol.events import Event
@@ -27,6 +28,11 @@ STATUS_NAMES = {
 def time_text(ms: int) -> str:
     """RFC 3339, in UTC, with milliseconds."""
     return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def is_told(run: Run) -> bool:
+    """Whether SDKs and their tools see the run: not one that a rate limit dropped, which for them never was (§11.3)."""
+    return run.status is not RunStatus.SKIPPED or (run.reason or "").startswith(SINGLETON)
 
 
 def value_of(body: Json | None) -> Any:

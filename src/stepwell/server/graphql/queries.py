@@ -15,6 +15,7 @@ from stepwell.server.graphql.runs import RunsPage, cron_of, is_batch
 from stepwell.server.graphql.things import EventsPage, connection, method_of
 from stepwell.server.graphql.traces import Shown
 from stepwell.server.listing import EventFilter, RunFilter, conditions, find_events, find_runs, parse_cursor
+from stepwell.server.shapes import is_told
 from stepwell.server.trace.outputs import Output, parse_output_id, read_output
 from stepwell.server.trace.reading import read_trace
 from stepwell.server.trace.tree import RUN_STATUS
@@ -190,7 +191,7 @@ async def stream(root: Any, info: Any, query: dict[str, Any]) -> list[dict[str, 
     for _, row in page.found:
         if query.get("after") and row.id <= query["after"]:
             break
-        runs = await reader.runs_of_event(row.id, EVENTS_SHOWN)
+        runs = [run for run in await reader.runs_of_event(row.id, EVENTS_SHOWN) if is_told(run)]
         cron = next((line for run in runs if (line := cron_of(run)) is not None), None)
         items.append(
             {

@@ -14,7 +14,7 @@ from stepwell.runtime.bodies import event_wire, told
 from stepwell.server.graphql.context import RUNS_OF_EVENT_MAX, context_of, time
 from stepwell.server.graphql.runs import edges, page_info
 from stepwell.server.listing import EventFilter, Page, count_events
-from stepwell.server.shapes import ENVIRONMENT_ID
+from stepwell.server.shapes import ENVIRONMENT_ID, is_told
 
 
 class EventsPage(msgspec.Struct):
@@ -53,11 +53,12 @@ async def _payload(row: EventRow, info: Any) -> str:
 
 
 async def _runs(row: EventRow, info: Any) -> list[Run]:
-    return list(await context_of(info).reader.runs_of_event(row.id, RUNS_OF_EVENT_MAX))
+    return [run for run in await context_of(info).reader.runs_of_event(row.id, RUNS_OF_EVENT_MAX) if is_told(run)]
 
 
 async def _recent(row: EventRow, info: Any, count: int = 5) -> list[Run]:
-    return list(await context_of(info).reader.runs_of_event(row.id, min(max(count, 0), RUNS_OF_EVENT_MAX)))
+    found = await context_of(info).reader.runs_of_event(row.id, min(max(count, 0), RUNS_OF_EVENT_MAX))
+    return [run for run in found if is_told(run)]
 
 
 async def _pending(row: EventRow, info: Any) -> int:

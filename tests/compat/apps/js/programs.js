@@ -461,6 +461,49 @@ export function programs({ sdk, client, define, env, has }) {
     () => null,
   );
 
+  // Flow control.
+
+  const atWork = async ({ event, step }) => {
+    await step.run("work", async () => {
+      const count = await note(`${event.name} begins`);
+      while (!(await isFree()));
+      return count;
+    });
+    return String(event.data.n);
+  };
+
+  program("narrow", { concurrency: [{ limit: 1, key: "event.data.t" }] }, atWork);
+
+  program("urgent", { concurrency: 1, priority: { run: "event.data.plan == 'pro' ? 600 : 0" } }, atWork);
+
+  program("throttled", { throttle: { limit: 1, period: "2s", burst: 1, key: "event.data.t" } }, () => "ran");
+
+  const rated = program("rated", { rateLimit: { limit: 1, period: "60s", key: "event.data.t" } }, () => "ran");
+
+  program("asks-rated", {}, async ({ event, step }) => {
+    try {
+      await step.invoke("ask", { function: rated, data: { t: event.data.t } });
+    } catch (error) {
+      return error.message;
+    }
+    return "ran";
+  });
+
+  program("onceonly", { idempotency: "event.data.t" }, () => "ran");
+
+  program("debounced", { debounce: { period: "1s", key: "event.data.t" } }, (context) => context.event.data.n);
+
+  program("joined", { batchEvents: { maxSize: 3, timeout: "2s", key: "event.data.t" } }, (context) =>
+    context.events.map((one) => one.data.n),
+  );
+
+  program("single", { singleton: { mode: "skip", key: "event.data.t" } }, atWork);
+
+  program("latest", { singleton: { mode: "cancel", key: "event.data.t" } }, async ({ event, step }) => {
+    await step.sleep("long", event.data.n === 1 ? "5m" : "1ms");
+    return "ran";
+  });
+
   // Requests that the server makes for a step, and what wraps a request.
 
   program("fetches", {}, async ({ step }) => {

@@ -3,10 +3,12 @@
 `sync.py` derives the blocking twin of this module from its text, so that there is one source for both.
 """
 
+import asyncio
 import datetime
 import json
 import logging
 import os
+import time
 import typing
 import urllib.request
 
@@ -22,6 +24,7 @@ client = inngest.Inngest(
     logger=logging.getLogger("app"),
 )
 functions: list[typing.Any] = []
+assert time  # what the blocking twin rests by
 
 
 def note(text: str) -> int:
@@ -232,7 +235,7 @@ async def cancelled(ctx: inngest.Context) -> str:
 async def gated(ctx: inngest.Context) -> str:
     async def busy() -> int:
         # Until the case lets it go.
-        while not is_free():
+        while not is_free():  # noqa: ASYNC110 - what it waits for is in another process
             pass
         return note("busy")
 
@@ -454,6 +457,75 @@ async def every_setting(ctx: inngest.Context) -> None:
 )
 async def batched(ctx: inngest.Context) -> None:
     pass
+
+
+# Flow control.
+
+
+async def at_work(ctx: inngest.Context) -> str:
+    async def work() -> int:
+        count = note(f"{ctx.event.name} begins")
+        while not is_free():  # noqa: ASYNC110 - what it waits for is in another process
+            await asyncio.sleep(0.01)  # others are to be served meanwhile
+        return count
+
+    await ctx.step.run("work", work)
+    return str(ctx.event.data.get("n"))
+
+
+@program("narrow", concurrency=[inngest.Concurrency(limit=1, key="event.data.t")])
+async def narrow(ctx: inngest.Context) -> str:
+    return await at_work(ctx)
+
+
+@program("urgent", concurrency=[inngest.Concurrency(limit=1)], priority=inngest.Priority(run="event.data.plan == 'pro' ? 600 : 0"))
+async def urgent(ctx: inngest.Context) -> str:
+    return await at_work(ctx)
+
+
+@program("throttled", throttle=inngest.Throttle(limit=1, period=seconds(2), burst=1, key="event.data.t"))
+async def throttled(ctx: inngest.Context) -> str:
+    return "ran"
+
+
+@program("rated", rate_limit=inngest.RateLimit(limit=1, period=seconds(60), key="event.data.t"))
+async def rated(ctx: inngest.Context) -> str:
+    return "ran"
+
+
+@program("asks-rated")
+async def asks_rated(ctx: inngest.Context) -> str:
+    try:
+        await ctx.step.invoke("ask", function=rated, data={"t": str(ctx.event.data["t"])})
+    except inngest.StepError as error:
+        return error.message
+    return "ran"
+
+
+@program("onceonly", idempotency="event.data.t")
+async def onceonly(ctx: inngest.Context) -> str:
+    return "ran"
+
+
+@program("debounced", debounce=inngest.Debounce(period=seconds(1), key="event.data.t"))
+async def debounced(ctx: inngest.Context) -> object:
+    return ctx.event.data["n"]
+
+
+@program("joined", batch_events=inngest.Batch(max_size=3, timeout=seconds(2), key="event.data.t"))
+async def joined(ctx: inngest.Context) -> object:
+    return [one.data["n"] for one in ctx.events]
+
+
+@program("single", singleton=inngest.Singleton(mode="skip", key="event.data.t"))
+async def single(ctx: inngest.Context) -> str:
+    return await at_work(ctx)
+
+
+@program("latest", singleton=inngest.Singleton(mode="cancel", key="event.data.t"))
+async def latest(ctx: inngest.Context) -> str:
+    await ctx.step.sleep("long", seconds(300 if ctx.event.data["n"] == 1 else 0))
+    return "ran"
 
 
 # Requests that the server makes.

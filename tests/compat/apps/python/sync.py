@@ -19,6 +19,10 @@ class _Blocking(ast.NodeTransformer):
         self.generic_visit(node)
         return node.value
 
+    def visit_Name(self, node: ast.Name) -> typing.Any:
+        # `asyncio.sleep` is all that the programs use of it.
+        return ast.copy_location(ast.Name("time", node.ctx), node) if node.id == "asyncio" else node
+
     def visit_Attribute(self, node: ast.Attribute) -> typing.Any:
         self.generic_visit(node)
         if node.attr == "Context":
