@@ -235,7 +235,7 @@ async def cancelled(ctx: inngest.Context) -> str:
 async def gated(ctx: inngest.Context) -> str:
     async def busy() -> int:
         # Until the case lets it go.
-        while not is_free():  # noqa: ASYNC110 - what it waits for is in another process
+        while not is_free():
             pass
         return note("busy")
 
