@@ -70,6 +70,7 @@ CAPABILITIES = (
     Capability("signal", "`step.waitForSignal`, `step.sendSignal`", "5.5"),
     Capability("fetch", "`step.fetch`", "5.7"),
     Capability("infer-gemini", "`step.ai.infer` with Gemini", "5.6"),
+    Capability("realtime", "Publishing from functions", "5.11"),
     Capability("wrap", "`step.ai.wrap`, and the input of steps", "5.1"),
     Capability("match", "`match`: a field in which two events are equal", "5.3"),
     Capability("reference", "Invoking by `referenceFunction`", "5.4"),
@@ -112,6 +113,7 @@ PYTHON_OLD_LACKS = MappingProxyType(
     {
         **PYTHON_LACKS,
         "race": "this version has no `parallel_mode`",
+        "realtime": "this version has no `inngest.experimental.realtime`",
         "timeouts": "this version has no `timeouts`",
     }
 )

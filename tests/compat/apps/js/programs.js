@@ -14,8 +14,9 @@ const MEBIBYTE = 1024 * 1024;
  * @param {(config: object, triggers: object[], handler: Function) => object} kit.define makes a function, as the version wants it
  * @param {{SERVER_URL: string, NOTES_URL: string, APP_ID: string}} kit.env
  * @param {Set<string>} kit.has what the version has
+ * @param {(channel: string, topic: string, data: object) => object[]} kit.message what is published, as the version wants it
  */
-export function programs({ sdk, client, define, env, has }) {
+export function programs({ sdk, client, define, env, has, message }) {
   const { NonRetriableError, RetryAfterError } = sdk;
   const functions = [];
 
@@ -536,6 +537,12 @@ export function programs({ sdk, client, define, env, has }) {
   program("gemini", {}, async ({ step }) => {
     const model = step.ai.models.gemini({ model: "gem", apiKey: "sk-secret-of-the-provider", baseUrl: `${env.NOTES_URL}/ai` });
     return await step.ai.infer("ask", { model, body: { contents: [{ role: "user", parts: [{ text: "how much is it?" }] }] } });
+  });
+
+  program("publishes", {}, async ({ event: { data }, step }) => {
+    await step.run("tell 1", () => client.realtime.publish(...message(data.channel, "status", { n: 1, text: "ü" })));
+    await step.realtime.publish("tell 2", ...message(data.channel, "status", { n: 2, text: "ü" }));
+    return "told";
   });
 
   program("wraps", {}, async ({ step }) => {

@@ -11,5 +11,6 @@ export function kit(env) {
     middleware: [dependencyInjectionMiddleware({ given: { word: "given" } })],
   });
   const define = (config, triggers, handler) => client.createFunction(config, triggers, handler);
-  return { sdk, client, define, env, has: new Set() };
+  const message = (channel, topic, data) => [{ channel, topic, data }];
+  return { sdk, client, define, env, message, has: new Set() };
 }

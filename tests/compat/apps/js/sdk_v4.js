@@ -12,5 +12,6 @@ export function kit(env) {
     middleware: [dependencyInjectionMiddleware({ given: { word: "given" } })],
   });
   const define = (config, triggers, handler) => client.createFunction({ ...config, triggers }, handler);
-  return { sdk, client, define, env, has: new Set(["group", "jitter"]) };
+  const message = (channel, topic, data) => [{ channel, topic }, data];
+  return { sdk, client, define, env, message, has: new Set(["group", "jitter"]) };
 }

@@ -15,6 +15,11 @@ import urllib.request
 import inngest
 from inngest.experimental import ai
 
+try:
+    from inngest.experimental import realtime
+except ImportError:  # of older versions
+    realtime = None
+
 APP_ID = os.environ["APP_ID"]
 client = inngest.Inngest(
     app_id=APP_ID,
@@ -546,6 +551,20 @@ async def infers(ctx: inngest.Context) -> list[object]:
     except inngest.StepError as error:
         answers.append([error.name, error.message])
     return answers
+
+
+# Realtime.
+
+
+@program("publishes")
+async def publishes(ctx: inngest.Context) -> str:
+    async def told(n: int) -> int:
+        realtime.publish_sync(client, str(ctx.event.data["channel"]), "status", {"n": n, "text": "ü"})
+        return n
+
+    for n in (1, 2):
+        await ctx.step.run(f"tell {n}", told, n)
+    return "told"
 
 
 # Large values.
