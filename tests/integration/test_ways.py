@@ -17,6 +17,7 @@ from tests.support.processes import Process, Server, free_port, running, until
 
 APP = Path(__file__).with_name("ways_app.py")
 TIMEOUT_S = 60
+KEY = "signkey-prod-12ab34cd"
 
 
 @pytest.fixture(scope="module", params=["children", *FRAMEWORKS])
@@ -43,6 +44,30 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
             until(synced, f"the app is synced: {app.text()}")
             yield server
+
+
+def test_keys_that_are_being_replaced(tmp_path: Path) -> None:
+    """A server with keys, an app whose first key is new and whose fallback is the server's: synced in band, called, answered, told."""
+    port = free_port()
+    keys = {"STEPWELL_SIGNING_KEY": "signkey-prod-ab12", "STEPWELL_SIGNING_KEY_FALLBACK": KEY, "STEPWELL_EVENT_KEY": "e"}
+    options = ["--signing-key", KEY, "--event-key", "e", "--admin-token", "a"]
+    options += ["-u", f"http://127.0.0.1:{port}{PATH}", "--poll-interval", "0.2"]
+    with running(Server(tmp_path, *options, command="start")) as server:
+        env = {"STEPWELL_URL": server.url, "STEPWELL_DEV": "0", "PYTHONPATH": str(Path.cwd()), **keys}
+        with running(Process([sys.executable, str(APP), "flask", str(port)], tmp_path / "app.log", env=env)):
+
+            def synced() -> bool:
+                functions = server.ask("/api/functions", token="a")["functions"]
+                return any(function["id"] == "ways-five" for function in functions)
+
+            until(synced, "the app is synced")
+
+            async def test() -> None:
+                client = stepwell.App("ways", url=server.url, signing_key="signkey-prod-ab12", signing_key_fallback=KEY)
+                begun, _ = await (await client.start("ways-five")).output("30s")
+                assert begun == 1, "its checkpoints were taken"
+
+            asyncio.run(asyncio.wait_for(test(), TIMEOUT_S))
 
 
 def through(server: Server, test: Any) -> None:

@@ -75,7 +75,12 @@ class Codec:
             return self._decoder.decode(raw)
         except (msgspec.MsgspecError, ValueError, TypeError, ArithmeticError) as error:
             shown = bytes(raw[:80]).decode("utf-8", "replace")
-            raise UsageError(f"{shown} does not fit the annotation {self.annotation!r}: {error}") from error
+            raise UsageError(f"{shown} does not fit the annotation {_shown(self.annotation)}: {error}") from error
+
+
+def _shown(annotation: Any) -> str:
+    """An annotation as its user wrote it."""
+    return annotation.__qualname__ if isinstance(annotation, type) and not typing.get_args(annotation) else str(annotation)
 
 
 def _enc_hook(value: Any) -> Any:
@@ -93,12 +98,24 @@ def _enc_hook(value: Any) -> Any:
 def _dec_hook(kind: Any, value: Any) -> Any:
     validator = getattr(kind, "__pydantic_validator__", None)
     if validator is not None:
-        return validator.validate_python(value)
+        try:
+            return validator.validate_python(value)
+        except ValueError as error:
+            raise ValueError(_told(error)) from error
     if isinstance(kind, type) and issubclass(kind, PurePath):
         return kind(value)
     if isinstance(kind, type) and isinstance(value, kind):
         return value
     raise TypeError(f"no way to decode {kind!r}")
+
+
+def _told(error: ValueError) -> str:
+    """What a model found wrong: each field's path, and why."""
+    try:
+        found = error.errors()  # type: ignore[attr-defined]
+        return "; ".join(f"{'.'.join(map(str, one['loc'])) or 'it'}: {one['msg']}" for one in found)
+    except (AttributeError, KeyError, TypeError):
+        return str(error)
 
 
 _encoder = msgspec.json.Encoder(order="sorted", enc_hook=_enc_hook)

@@ -795,5 +795,5 @@ def test_unstorable_results_fail_the_step_with_a_sentence(mode: str) -> None:
 
     messages = asyncio.run(engine_of(mode, declare(work)).run())
     assert "a value of type lock cannot be written as JSON" in messages[0]
-    assert "\"x\" does not fit the annotation <class 'int'>" in messages[1]
+    assert '"x" does not fit the annotation int' in messages[1]
     assert "a value of type float cannot be written as JSON" in messages[2]
