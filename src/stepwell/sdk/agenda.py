@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from stepwell.sdk.session import Session
 
 
+INPUT = b'{"input":'
+"""How the memo of a step begins that is to run with another input: its run is made again from there, with the input edited."""
+
+
 @types.coroutine
 def _pass() -> Generator[None, None, None]:
     """One pass of the event loop."""
@@ -53,6 +57,7 @@ class Agenda:
         self.unstarted: dict[str, tuple[Request, Coroutine[Any, Any, Any]]] = {}
         self.askers: set[asyncio.Task[Any]] = set()
         self._memos: dict[str, Json] = {}
+        self._inputs: dict[str, Json] = {}
         self._asked: set[str] = set()
         self._counts: dict[str, int] = {}
         self._failures: list[tuple[Request, Ops]] = []
@@ -74,8 +79,12 @@ class Agenda:
         return self._left > 0
 
     def learn(self, memos: Mapping[str, Json]) -> None:
-        """What is stored by now."""
-        self._memos.update(memos)
+        """What is stored by now, and what steps are to be given that have not run yet (§4.3)."""
+        for step, memo in memos.items():
+            if memo.startswith(INPUT):
+                self._inputs[step] = memo
+            else:
+                self._memos[step] = memo
 
     def expect_replay(self) -> None:
         """The function begins: what is stored has happened before."""
@@ -162,6 +171,8 @@ class Agenda:
         if memo is not None:
             return self._consume(request, memo)
         self._left = 0
+        if request.edit is not None and (edited := self._inputs.get(request.hash)) is not None:
+            request.edit(edited)
         self.open[request.hash] = request
         task = request.task = asyncio.current_task()
         self._quiet.touches += 1

@@ -79,13 +79,14 @@ class Errand(msgspec.Struct, frozen=True, kw_only=True):
 class Request:
     """A step that the function has asked for and has no result of yet: a function to run (`fn`), or an `errand`.
 
-    `direct`: its task has nothing else to do. `read` makes its result of what is stored.
+    `direct`: its task has nothing else to do. `read` makes its result of what is stored, `edit` gives its function another input.
     """
 
     __slots__ = (
         "asked",
         "codec",
         "direct",
+        "edit",
         "errand",
         "fn",
         "future",
@@ -109,6 +110,7 @@ class Request:
         self.fn: Callable[[], Coroutine[Any, Any, Any]] | None = None
         self.codec = ANY
         self.direct = False
+        self.edit: Callable[[Json], None] | None = None
         self.errand: Errand | None = None
         self.asked = 0.0
         self.read: Callable[[Request, Json], Any] = decode_memo

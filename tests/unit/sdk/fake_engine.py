@@ -38,6 +38,7 @@ class FakeEngine:
         self.max_attempts = app.functions[function].retries + 1
         self.event = json.dumps({"name": "t/e", "id": "e1", "data": data or {}, "ts": 1, "user": {}}).encode()
         self.replies = replies or {}
+        self.inputs: dict[str, bytes] = {}
         self.memos: dict[str, bytes] = {}
         self.ops: dict[str, Op] = {}
         self.calls: list[tuple[str, Answer]] = []
@@ -98,7 +99,7 @@ class FakeEngine:
             fence=next(self._fences),
             request_id="r",
             events=(self.event,),
-            steps=dict(self.memos),
+            steps={**self.inputs, **self.memos},
         )
 
     async def _call(self, item: str, step_id: str, attempt: int) -> None:

@@ -499,6 +499,30 @@ def test_a_request_is_told_again_to_a_server_that_has_lost_it() -> None:
     assert engine.shapes() == ["step:Gateway ask", "step:Gateway ask", "step:Returned"]
 
 
+@MODES
+def test_a_step_runs_with_an_edited_input(mode: str) -> None:
+    """Its arguments as its parameters are annotated; keywords stay; other steps have their own; a wrong one fails the run."""
+
+    replays: list[bool] = []
+
+    async def price(order: Receipt, times: int = 1, *, plus: int) -> int:
+        return order.cents * times + plus
+
+    async def work(ctx: stepwell.Context) -> Any:
+        replays.append(ctx.is_replay)
+        one = await ctx.step.run("one", price, Receipt("u", 1), times=2, plus=5)
+        return [one, *await asyncio.gather(ctx.step.run("two", max, 1, 2), ctx.step.run("three", lambda: 3))]
+
+    hashed = stepwell.sdk.request._hash  # type: ignore[attr-defined]
+    engine = engine_of(mode, declare(work))
+    engine.inputs = {hashed("one", 0): b'{"input":[{"url":"u","cents":10},3]}', hashed("two", 0): b'{"input":[7,8]}'}
+    assert asyncio.run(engine.run()) == [35, 8, 3]
+    assert not replays[0], "an input is no result"
+    engine = engine_of(mode, declare(work))
+    engine.inputs = {hashed("one", 0): b'{"input":[{"url":"u","cents":"ten"}]}'}
+    assert "argument 0" in error_of(asyncio.run(engine.run()))["message"]
+
+
 # Typed values.
 
 
