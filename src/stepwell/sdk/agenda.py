@@ -151,7 +151,6 @@ class Agenda:
         if request.hash in self._asked:
             raise UsageError(f"step {id!r} (repetition {index}) has the same id as another step: do not end step ids in :1, :2, …")
         self._asked.add(request.hash)
-        request.asked = self._loop.time()
         return request
 
     def ask(self, request: Request) -> Coroutine[Any, Any, Any]:
@@ -171,7 +170,7 @@ class Agenda:
         if memo is not None:
             return self._consume(request, memo)
         self._left = 0
-        if request.edit is not None and (edited := self._inputs.get(request.hash)) is not None:
+        if self._inputs and request.edit is not None and (edited := self._inputs.get(request.hash)) is not None:
             request.edit(edited)
         self.open[request.hash] = request
         task = request.task = asyncio.current_task()

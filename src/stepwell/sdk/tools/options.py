@@ -20,6 +20,8 @@ class StepOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     def apply(self, request: Request, kind: str | None = None) -> None:
         """Set them on a step that runs code. `kind` is what the trace calls it, where it is not a plain `run`."""
+        if kind is None and self is NONE:
+            return
         request.retries, request.timeout_s = self.retries, self.timeout_s
         request.opts = self.opts({} if kind is None else {"type": kind})
 

@@ -14,11 +14,12 @@ PARK_SLEEP_MAX_MS = 1000
 """A coroutine whose sleeps are no longer than this stays; it is closed for longer ones, and replayed."""
 
 
-def sleeping(request: Request, duration: Duration) -> Request:
-    """The request ends after a duration."""
+def sleeping(request: Request, duration: Duration, now: float) -> Request:
+    """The request ends after a duration from now, by the loop's time."""
     ms = duration_ms(duration, f"step {request.id!r}: the sleep's duration")
     if ms > WAIT_MAX_MS:
         raise UsageError(f"step {request.id!r}: a sleep of {duration!r} is longer than 366 days, the most there is: sleep several times")
+    request.asked = now
     request.errand = Errand(op="Sleep", left_ms=ms, long=ms > PARK_SLEEP_MAX_MS)
     request.read = _over
     return request

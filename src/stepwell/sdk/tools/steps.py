@@ -58,12 +58,13 @@ class StepTools:
         """
         if not callable(fn):
             raise UsageError(f"step {id!r} is to run {fn!r}, which is no function: give the function, and its arguments behind it")
-        return self._session.ask(running(self._session.request(id), self._options, fn, args, kwargs))
+        agenda = self._session.agenda
+        return agenda.ask(running(agenda.request(id), self._options, fn, args, kwargs))
 
     def sleep(self, id: str, duration: Duration) -> Coroutine[Any, Any, None]:
         """Go on after a duration. Nothing of the run is held meanwhile."""
         self._options.refuse("sleep", id)
-        return self._session.ask(sleeping(self._session.request(id), duration))
+        return self._session.ask(sleeping(self._session.request(id), duration, self._session.loop.time()))
 
     def sleep_until(self, id: str, when: When) -> Coroutine[Any, Any, None]:
         """Go on at a point in time; at once, where it has passed."""
