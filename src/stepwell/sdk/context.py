@@ -108,6 +108,7 @@ class _FailedRun(msgspec.Struct):
     """The data of `inngest/function.failed` (inngest-protocol §6.2)."""
 
     run_id: str = ""
+    event: msgspec.Raw = msgspec.Raw(b"{}")
     events: list[msgspec.Raw] = []
     error: dict[str, Any] = {}
 
@@ -120,7 +121,7 @@ class _Failure(BaseContext[T]):
 
     def __init__(self, session: Session, events: tuple[Json, ...], codec: Codec) -> None:
         told = _failed_run.decode(bytes(ReceivedEvent[Any](events[0]).raw))
-        super().__init__(session, tuple(bytes(event) for event in told.events), codec)
+        super().__init__(session, tuple(bytes(event) for event in told.events or [told.event]), codec)
         self.failed_run_id: str = told.run_id
         """The run that failed."""
         name, message, stack = told.error.get("name"), told.error.get("message"), told.error.get("stack")

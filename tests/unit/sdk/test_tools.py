@@ -669,6 +669,8 @@ def test_a_failure_function_is_given_the_failed_run(kind: str) -> None:
         "_inngest": {"status": "Failed"},
     }
     assert asyncio.run(FakeEngine(app, "work-failure", data=data).run()) is None
+    assert asyncio.run(FakeEngine(app, "work-failure", data={**data, "events": []}).run()) is None
+    assert seen[-1] == seen[0], "a server may tell the first event only"
     assert seen[0] == (Paid(order_id="o-1", cents=9), "01JFAILED", "ValueError", "no", "s", "01JRUN")
 
 
