@@ -73,7 +73,6 @@ CAPABILITIES = (
     Capability("realtime", "Publishing from functions", "5.11"),
     Capability("wrap", "`step.ai.wrap`, and the input of steps", "5.1"),
     Capability("match", "`match`: a field in which two events are equal", "5.3"),
-    Capability("reference", "Invoking by `referenceFunction`", "5.4"),
     Capability("error-shape", "A step's error: class, name, message, cause", "5.9"),
     Capability("too-long", "A sleep of more than a year is refused", "5.2"),
     Capability("middleware", "Dependency injection by middleware", "4"),
@@ -95,7 +94,9 @@ PYTHON_LACKS = MappingProxyType(
         "signal": "the SDK has no signals",
         "fetch": "the SDK has no `step.fetch`",
         "infer-gemini": "not tried: the same op as with other providers",
-        "wrap": "the SDK has no `step.ai.wrap`",
+        "wrap": "the SDK has no `step.ai.wrap`, and does not tell its steps' inputs",
+        "error-shape": "the SDK tells no causes of errors",
+        "middleware": "the SDK has no such middleware of its own",
         "match": "the SDK takes conditions as expressions only",
         "checkpoint": "the SDK does not checkpoint",
         "superseded": "the SDK does not checkpoint",
@@ -126,6 +127,8 @@ CONNECT_LACKS = MappingProxyType(
         "sync": "a connected app registers with its connection",
         "lost": "tested with the connection itself, in `test_connect.py`",
         "streaming": "a connection is kept alive by other means",
+        "serial": "calls over a connection are not counted",
+        "parallel-calls": "calls over a connection are not counted",
     }
 )
 """Of a rig whose app connects to the server."""

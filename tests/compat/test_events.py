@@ -91,3 +91,12 @@ def test_events_that_are_refused(rig: Rig, body: Any, said: str) -> None:
     """With 400, and a sentence about what is wrong."""
     status, answer = refused(f"{rig.server.url}/e/{EVENT_KEY}", body)
     assert status == 400 and answer["status"] == 400 and said in answer["error"], answer
+
+
+@pytest.mark.capability("send-outside")
+def test_events_are_sent_outside_of_a_step(rig: Rig) -> None:
+    """What the server refuses is the sender's error, in the server's words."""
+    event = {"name": rig.event("sent-many"), "data": {"n": 1}}
+    assert rig.run("sends-outside", {"events": [event, event]}).output == 2
+    refused = rig.run("sends-outside", {"events": [{**event, "name": "inngest/mine"}]}).output
+    assert refused.startswith("refused: ") and "inngest/" in refused

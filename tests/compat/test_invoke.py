@@ -61,6 +61,14 @@ def test_another_apps_function_is_invoked(rig: Rig, tmp_path: Path) -> None:
     assert [event["data"]["result"] for event in finished] == [{"got": 5}]
 
 
+@pytest.mark.capability("invoke")
+def test_functions_are_invoked_by_reference(rig: Rig) -> None:
+    """Side by side, by the ids of app and function alone."""
+    trace = rig.run("refers")
+    assert trace.output == [{"got": "left"}, {"got": "right"}]
+    assert {step["op"] for step in trace.step_list} == {"invokefunction"}
+
+
 def _invoked(rig: Rig, parent: str) -> list[dict[str, Any]]:
     """The events that a run's invocations made."""
     events = rig.events("inngest/function.invoked")

@@ -35,14 +35,6 @@ def test_a_cancellation_may_match_by_a_field(rig: Rig) -> None:
     assert rig.trace(runs["b"]).status == "waiting"
 
 
-@pytest.mark.capability("reference")
-def test_functions_are_invoked_by_reference(rig: Rig) -> None:
-    """Side by side, by the ids of app and function alone."""
-    trace = rig.run("refers")
-    assert trace.output == [{"got": "left"}, {"got": "right"}]
-    assert {step["op"] for step in trace.step_list} == {"invokefunction"}
-
-
 @pytest.mark.capability("error-shape")
 def test_a_steps_error_comes_back_as_it_was(rig: Rig) -> None:
     """As the SDK's `StepError`, with the name, the message and the cause."""
@@ -55,14 +47,6 @@ def test_a_final_error_of_a_step_can_be_caught(rig: Rig) -> None:
     """It is not tried again, and the function goes on."""
     assert rig.run("finalstep", {"catch": True}).output == "caught no use in a step"
     assert rig.notes.count("no use") == 1
-
-
-@pytest.mark.capability("too-long")
-def test_a_sleep_of_more_than_a_year_fails_the_run(rig: Rig) -> None:
-    """At once."""
-    trace = rig.run("sleeps-too-long")
-    assert trace.error["name"] == "InngestErrTimeoutTooLong" and "366d" in trace.error["message"]
-    assert len(rig.calls(trace.id)) == 1
 
 
 @pytest.mark.capability("middleware")
@@ -100,12 +84,3 @@ def test_a_tick_may_be_late_by_chance(rig: Rig) -> None:
     tick = until(told, "the minute's tick came", 70)
     seconds = float(str(tick["fireAt"])[17:].rstrip("Z")) - float(str(tick["scheduledAt"])[17:].rstrip("Z"))
     assert str(tick["scheduledAt"]).endswith(":00Z") and 0 <= seconds < 2.001
-
-
-@pytest.mark.capability("send-outside")
-def test_events_are_sent_outside_of_a_step(rig: Rig) -> None:
-    """What the server refuses is the sender's error, in the server's words."""
-    event = {"name": rig.event("sent-many"), "data": {"n": 1}}
-    assert rig.run("sends-outside", {"events": [event, event]}).output == 2
-    refused = rig.run("sends-outside", {"events": [{**event, "name": "inngest/mine"}]}).output
-    assert refused.startswith("refused: ") and "inngest/" in refused

@@ -28,6 +28,14 @@ def test_calls_and_answers_are_signed(rig: Rig) -> None:
 
 
 @pytest.mark.capability("signed")
+def test_a_number_that_an_app_would_change_is_refused(rig: Rig) -> None:
+    """An app that parses a whole number beyond 2^53 before it checks the signature could not but refuse it: the run says so, uncalled."""
+    error = rig.run("values", {"value": 2**53 + 1}).error
+    assert error["name"] == "UnsafeInteger" and str(2**53 + 1) in error["message"]
+    assert not rig.records or not [call for call in rig.recorder.all() if str(2**53 + 1).encode() in call.body]
+
+
+@pytest.mark.capability("signed")
 def test_the_app_refuses_what_the_server_did_not_sign(rig: Rig) -> None:
     """Without a signature, or with another key's, nothing runs."""
     (call,) = rig.calls(rig.run("plain").id)

@@ -96,6 +96,14 @@ def test_a_sleep_until_a_date_never_wakes_early(rig: Rig) -> None:
     assert trace.steps["past"]["ended_ms"] - trace.steps["past"]["queued_ms"] < 1000
 
 
+@pytest.mark.capability("too-long")
+def test_a_sleep_of_more_than_a_year_fails_the_run(rig: Rig) -> None:
+    """At once."""
+    trace = rig.run("sleeps-too-long")
+    assert trace.error["name"] == "InngestErrTimeoutTooLong" and "366d" in trace.error["message"]
+    assert not rig.records or len(rig.calls(trace.id)) == 1
+
+
 def sent_ids(step: dict[str, Any]) -> list[str]:
     """The ids that a step which sent events gives: a list in Python, in an object in JavaScript."""
     output = step["output"]

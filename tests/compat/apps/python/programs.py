@@ -156,6 +156,76 @@ async def mixed(ctx: inngest.Context) -> list[object]:
     return list(both)
 
 
+@program("five")
+async def five(ctx: inngest.Context) -> list[str]:
+    async def noted(what: str) -> str:
+        note(what)
+        return what
+
+    return [await ctx.step.run(what, noted, what) for what in ("one", "two", "three", "four", "five")]
+
+
+@program("exemplary")
+async def exemplary(ctx: inngest.Context) -> list[str]:
+    async def noted(what: str) -> str:
+        note(what)
+        return what
+
+    x, y, _ = await ctx.group.parallel(
+        (
+            lambda: ctx.step.run("x", noted, "x"),
+            lambda: ctx.step.run("y", noted, "y"),
+            lambda: ctx.step.sleep("z", seconds(1)),
+        ),
+    )
+    return [x, y, await ctx.step.run("w", noted, "w")]
+
+
+@program("chains")
+async def chains(ctx: inngest.Context) -> list[list[str]]:
+    async def noted(what: str) -> str:
+        note(what)
+        return what
+
+    async def chain(name: str) -> list[str]:
+        return [await ctx.step.run(f"{name} {n}", noted, f"{name} {n}") for n in (1, 2)]
+
+    return list(await ctx.group.parallel((lambda: chain("a"), lambda: chain("b"), lambda: chain("c"))))
+
+
+@program("settled", retries=1)
+async def settled(ctx: inngest.Context) -> list[str]:
+    async def good() -> str:
+        note("good")
+        return "good"
+
+    async def bad() -> str:
+        note("bad")
+        raise ValueError("bad")
+
+    async def guarded() -> str:
+        try:
+            return await ctx.step.run("bad", bad)
+        except inngest.StepError as error:
+            return error.message
+
+    return list(await ctx.group.parallel((lambda: ctx.step.run("good", good), guarded)))
+
+
+@program("sleeps-too-long", retries=3)
+async def sleeps_too_long(ctx: inngest.Context) -> None:
+    await ctx.step.sleep("ages", datetime.timedelta(days=400))
+
+
+@program("sends-outside")
+async def sends_outside(ctx: inngest.Context) -> object:
+    events = [inngest.Event(name=one["name"], data=one["data"]) for one in ctx.event.data["events"]]
+    try:
+        return len(await client.send(events))
+    except Exception as error:
+        return f"refused: {error}"
+
+
 # Waits, invocations, cancellation.
 
 
@@ -228,6 +298,18 @@ async def invokes_once(ctx: inngest.Context) -> object:
 @program("invokes-other")
 async def invokes_other(ctx: inngest.Context) -> object:
     return await ctx.step.invoke_by_id("other", app_id=ctx.event.data["app"], function_id="child", data={"x": ctx.event.data["x"]})
+
+
+@program("refers")
+async def refers(ctx: inngest.Context) -> list[object]:
+    return list(
+        await ctx.group.parallel(
+            (
+                lambda: ctx.step.invoke_by_id("left", app_id=APP_ID, function_id="child", data={"x": "left"}),
+                lambda: ctx.step.invoke_by_id("right", app_id=APP_ID, function_id="child", data={"x": "right"}),
+            ),
+        )
+    )
 
 
 @program("cancelled", cancel=[inngest.Cancel(event=event("stop"), if_exp="event.data.id == async.data.id")])

@@ -7,6 +7,8 @@ import types
 import typing
 
 SOURCE = pathlib.Path(__file__).with_name("programs.py")
+BLOCKING = {"Context": "ContextSync", "send": "send_sync"}
+"""Names of the SDK that differ."""
 
 
 class _Blocking(ast.NodeTransformer):
@@ -25,8 +27,7 @@ class _Blocking(ast.NodeTransformer):
 
     def visit_Attribute(self, node: ast.Attribute) -> typing.Any:
         self.generic_visit(node)
-        if node.attr == "Context":
-            node.attr = "ContextSync"
+        node.attr = BLOCKING.get(node.attr, node.attr)
         return node
 
 
