@@ -342,7 +342,7 @@ def test_connected_workers() -> None:
         ask = "{ workerConnections { totalCount edges { cursor node { " + node + " } } pageInfo { hasNextPage } } }"
         async with serving(shop()) as rig:
             assert (await rig.ask(ask))["workerConnections"] == {"totalCount": 0, "edges": [], "pageInfo": {"hasNextPage": False}}
-        told = {"id": "01J0", "instance_id": "i", "status": 1, "sdk_language": "py", "app_name": "shop"}
+        told = {"id": "01J0", "instance_id": "i", "status": 1, "sdk_language": "py", "all_worker_groups": {"shop": "hash"}}
         async with serving(shop(), connections=lambda: [told]) as rig:
             (edge,) = (await rig.ask(ask))["workerConnections"]["edges"]
             assert (edge["node"]["status"], edge["node"]["app"]["name"], edge["node"]["sdkLang"]) == ("READY", "shop", "py")

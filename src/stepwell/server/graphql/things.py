@@ -9,7 +9,7 @@ import msgspec
 
 from stepwell.engine.model import AppRow, EventRow, Run
 from stepwell.engine.registry import Function
-from stepwell.protocol.ids import app_uuid
+from stepwell.protocol.ids import app_uuid, is_ulid, ulid_ms
 from stepwell.runtime.bodies import event_wire, told
 from stepwell.server.graphql.context import RUNS_OF_EVENT_MAX, context_of, time
 from stepwell.server.graphql.runs import edges, page_info
@@ -88,9 +88,7 @@ STATUSES = ("CONNECTED", "READY", "DRAINING", "DISCONNECTING", "DISCONNECTED")
 def connection(told: Mapping[str, Any], info: Any) -> dict[str, Any]:
     """A connected worker, from the protocol's `ConnMetadata`."""
     status, attributes = told.get("status", 0), told.get("attributes") or {}
-    groups = told.get("synced_worker_groups") or {}
-    group = next(iter(groups.values()), None) if isinstance(groups, Mapping) else None
-    name = group.get("app_name") if isinstance(group, Mapping) else told.get("app_name")
+    name = next(iter(told.get("all_worker_groups") or {}), None)
     apps = context_of(info).apps
     return {
         "id": told.get("id", ""),
@@ -98,20 +96,20 @@ def connection(told: Mapping[str, Any], info: Any) -> dict[str, Any]:
         "instanceId": told.get("instance_id", ""),
         "appID": app_uuid(name) if isinstance(name, str) else None,
         "app": apps.get(name) if isinstance(name, str) else None,
-        "connectedAt": told.get("connected_at"),
+        "connectedAt": time(ulid_ms(told["id"])) if is_ulid(told.get("id", "")) else None,
         "lastHeartbeatAt": told.get("last_heartbeat_at"),
-        "disconnectedAt": told.get("disconnected_at"),
-        "disconnectReason": told.get("disconnect_reason"),
+        "disconnectedAt": None,
+        "disconnectReason": None,
         "status": STATUSES[status] if isinstance(status, int) and 0 <= status < len(STATUSES) else "CONNECTED",
         "sdkLang": told.get("sdk_language", ""),
         "sdkVersion": told.get("sdk_version", ""),
-        "sdkPlatform": told.get("sdk_platform", ""),
-        "appVersion": told.get("app_version"),
+        "sdkPlatform": "",
+        "appVersion": None,
         "functionCount": len(functions_of(apps[name], info)) if isinstance(name, str) and name in apps else 0,
         "cpuCores": attributes.get("cpu_cores"),
         "memBytes": attributes.get("mem_bytes"),
         "os": attributes.get("os"),
-        "maxWorkerConcurrency": told.get("max_worker_concurrency"),
+        "maxWorkerConcurrency": None,
     }
 
 
