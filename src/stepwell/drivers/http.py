@@ -15,6 +15,7 @@ from stepwell.net.http_client import Pool
 from stepwell.net.http_errors import Dropped
 from stepwell.protocol.calls import CALL_TIMEOUT_MS, Answer, CallRequest, Lost, encode_call, failed, parse_answer
 from stepwell.protocol.codec import first_unsafe_integer
+from stepwell.protocol.ids import app_uuid, span_id_of, trace_id_of
 from stepwell.protocol.signatures import sign
 
 HINTS = {
@@ -46,6 +47,8 @@ class HttpDriver:
             "x-request-id": request.request_id,
             "x-inngest-job-id": request.item_id,
             "x-inngest-step-id": in_header(request.step_id),
+            "traceparent": f"00-{trace_id_of(request.run_id)}-{span_id_of(request.run_id, request.item_id, request.request_id)}-01",
+            "tracestate": f"inngest@app={app_uuid(request.app_id)},inngest@fn={request.function_uuid}",
         }
         if request.fence > 0:
             headers["x-inngest-generation-id"] = str(request.fence)

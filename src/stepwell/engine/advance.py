@@ -235,12 +235,12 @@ class Advance:
 
     def over_limit(self, ops: int = 0) -> Json | None:
         """The error that the run has to fail with, where its steps, its state or the ops of one answer are more than may be (§11.1)."""
-        settings = self.registry.settings
-        if self._steps > settings.steps_max or ops > settings.steps_max:
-            message = f"The function run exceeded the step limit of {settings.steps_max} steps."
+        steps_max, state_bytes_max = self.registry.settings.limits_of(self.run.function_id)
+        if self._steps > steps_max or ops > steps_max:
+            message = f"The function run exceeded the step limit of {steps_max} steps."
             return error_json("InngestErrFunctionOverflowed", message)
-        if self._state_bytes > settings.state_bytes_max:
-            message = f"The function run exceeded the state size limit of {settings.state_bytes_max} bytes."
+        if self._state_bytes > state_bytes_max:
+            message = f"The function run exceeded the state size limit of {state_bytes_max} bytes."
             return error_json("InngestErrStateOverflowed", message)
         return None
 

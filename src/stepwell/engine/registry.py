@@ -15,13 +15,31 @@ from stepwell.engine.model import AppRow, FunctionRow
 from stepwell.protocol.functions import FunctionConfig, Override, config_from_json, overridden, override_from_json
 
 
+class RunLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """How many steps and how much state a run of one function may have, in place of what all may."""
+
+    steps_max: int | None = None
+    state_bytes_max: int | None = None
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What an operator may set and decisions depend on. `retry_interval_ms` replaces the backoff table."""
+    """What an operator may set and decisions depend on. `retry_interval_ms` replaces the backoff table, `limits` are by function."""
 
     retry_interval_ms: int | None = None
     steps_max: int = 1000
     state_bytes_max: int = 32 * 1024 * 1024
     losses_max: int = 3
+    limits: dict[str, RunLimits] = {}
+
+    def limits_of(self, function_id: str) -> tuple[int, int]:
+        """(steps, bytes of state) that a run of the function may have at most."""
+        own = self.limits.get(function_id)
+        if own is None:
+            return self.steps_max, self.state_bytes_max
+        return (
+            self.steps_max if own.steps_max is None else own.steps_max,
+            self.state_bytes_max if own.state_bytes_max is None else own.state_bytes_max,
+        )
 
 
 class Trigger(msgspec.Struct, frozen=True):

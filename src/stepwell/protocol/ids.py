@@ -14,6 +14,7 @@ _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _VALUES = {letter: value for value, letter in enumerate(_ALPHABET)}
 _PAIRS = [a + b for a in _ALPHABET for b in _ALPHABET]
 _ULID = re.compile(f"[0-7][{_ALPHABET}]{{25}}")
+_TRACE = re.compile("[0-9a-f]{32}")
 _SEED = re.compile(r"([0-9]{1,15}),([A-Za-z0-9+/]{14}==)")
 _NAMESPACE = uuid.UUID("6ba7b810-9dad-11d1-80b4-00c04fd430c8")
 
@@ -61,6 +62,29 @@ def ulid_ms(text: str) -> int:
     for letter in text[:10]:
         value = value * 32 + _VALUES[letter]
     return value
+
+
+def trace_id_of(run_id: str) -> str:
+    """The W3C trace id of a run: its ULID's 128 bits, so that spans of a trace lead back to the run."""
+    if not is_ulid(run_id):
+        return hashlib.blake2b(run_id.encode(), digest_size=16).hexdigest()
+    value = 0
+    for letter in run_id:
+        value = value * 32 + _VALUES[letter]
+    return f"{value:032x}"
+
+
+def run_of_trace_id(trace_id: str) -> str | None:
+    """The run that a trace id is of, if it is one of ours: any 128 bits are, so that it need not be there."""
+    if not _TRACE.fullmatch(trace_id.lower()):
+        return None
+    number = int(trace_id, 16)
+    return ulid(number >> 80, (number & ((1 << 80) - 1)).to_bytes(10, "big"))
+
+
+def span_id_of(*parts: str) -> str:
+    """A W3C span id: always the same for what it is made of."""
+    return hashlib.blake2b("\0".join(parts).encode(), digest_size=8).hexdigest()
 
 
 def parse_seed(header: str | None) -> tuple[int, bytes] | None:

@@ -64,6 +64,11 @@ class Heart:
             await tx.load(selections, view)
         return view
 
+    async def set(self, settings: Settings) -> None:
+        """Decide by other settings from now on."""
+        self.registry.settings = settings
+        await self.reload()
+
     async def handle(self, inputs: Sequence[AnyInput]) -> Beat:
         """One heartbeat. Raises `StoreUnavailable` where the outcome is unknown; the same inputs may then be given again."""
         try:

@@ -32,7 +32,7 @@ from stepwell.engine.inputs import (
     StepsCheckpointed,
     TimerDue,
 )
-from stepwell.engine.registry import Registry, Settings
+from stepwell.engine.registry import Registry, RunLimits, Settings
 from stepwell.errors import StoreUnavailable
 from stepwell.protocol.events import Event
 from stepwell.protocol.ids import ulid
@@ -201,6 +201,12 @@ class Node:
     def add_driver(self, name: str, call: MakeCall) -> None:
         """Reach the apps whose rows say so through this driver."""
         self._drivers[name] = call
+
+    async def limit(self, function_id: str, **limits: int | None) -> None:
+        """Set `steps_max` or `state_bytes_max` for the runs of one function, until the node stops; `None` takes that back."""
+        settings = self.registry.settings
+        of_function = msgspec.structs.replace(settings.limits.get(function_id, RunLimits()), **limits)
+        await self._heart.set(msgspec.structs.replace(settings, limits={**settings.limits, function_id: of_function}))
 
     def submit(self, input: AnyInput) -> asyncio.Future[Any]:
         """Queue an input. The future is done when it is committed: with its reply, or the error it is refused with."""

@@ -18,15 +18,19 @@ from stepwell.server.auth import Keys
 from stepwell.server.checkpoint_api import CheckpointApi
 from stepwell.server.connect_api import ConnectApi
 from stepwell.server.connect_gateway import ConnectGateway
+from stepwell.server.edits import SyncUrl
 from stepwell.server.function_api import FunctionApi
 from stepwell.server.graphql.api import GraphQlApi
-from stepwell.server.graphql.context import SyncUrl
+from stepwell.server.graphql.context import Connections
 from stepwell.server.http import ERRORS, AsgiApp, Receive, Scope, Send, answer, on_error
 from stepwell.server.ingest import Ingest
+from stepwell.server.note_api import NoteApi
+from stepwell.server.read_api import ReadApi
 from stepwell.server.realtime_api import RealtimeApi
 from stepwell.server.realtime_tokens import Tokens
 from stepwell.server.run_api import RunApi
 from stepwell.server.sdk_api import SdkApi
+from stepwell.server.v2_api import V2Api
 
 ANY_ORIGIN = (b"access-control-allow-origin", b"*")
 """What SDKs call is called from browsers too, and from pages of any origin: it asks for a key or a token, never for a cookie."""
@@ -39,7 +43,7 @@ LOOPBACK_NAMES = frozenset(("localhost", "127.0.0.1", "::1", "[::1]", "0.0.0.0")
 class Server:
     """`kind` is `dev` or `cloud`; `hosts` are the names that the page and `/api` are reached by, beside loopback's.
 
-    `sync_url` syncs an app by its URL; `connect` is the gateway of workers.
+    `sync_url` syncs an app by its URL; `connect` is the gateway of workers; `connections` tells who is connected in place of it.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class Server:
         hosts: frozenset[str] = frozenset(),
         connect: ConnectGateway | None = None,
         sync_url: SyncUrl | None = None,
+        connections: Connections | None = None,
     ) -> None:
         self.ingest = Ingest(node, keys, kind)
         self.sdk_api = sdk_api or SdkApi(node, keys, kind)
@@ -60,10 +65,11 @@ class Server:
         signed = self.sdk_api.signed
         routes = [*self.sdk_api.routes(), *RunApi(node).routes(signed), *CheckpointApi(node).routes(signed)]
         routes += RealtimeApi(node, keys, self.tokens).routes(signed)
-        workers = None if connect is None else ConnectApi(node, connect)
-        if workers is not None:
+        if connect is not None:
+            workers = ConnectApi(node, connect)
             routes += workers.routes(signed)
-        connections = None if workers is None else workers.connections
+            connections = connections or workers.connections
+        routes += [*ReadApi(node, kind).routes(signed), *NoteApi(node).routes(signed), *V2Api(node, keys, sync_url=sync_url).routes(signed)]
         routes += GraphQlApi(node, keys, sync_url=sync_url, connections=connections).routes()
         admin = AdminApi(node, keys, self.ingest)
         self._rest: AsgiApp = _starlette([*routes, *admin.routes(), *FunctionApi(node).routes(admin.guard)])

@@ -1,9 +1,11 @@
-"""Where a rerun begins, as people ask for it: a step, and its input in place of its own."""
+"""What people ask for in several APIs: where a rerun begins, with which input; and that an app be synced by its address."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from stepwell.engine.inputs import FromStep
-from stepwell.engine.model import Json, Step
+from stepwell.engine.model import AppRow, Json, Step
 from stepwell.errors import NotFound, ProtocolError
 from stepwell.protocol.codec import canonicalize, decode
 from stepwell.protocol.ids import step_hash
@@ -37,3 +39,29 @@ def arguments(text: str) -> Json:
     if len(body) > STEP_INPUT_BYTES_MAX:
         raise ProtocolError(f"the step's input has {len(body)} bytes; at most {STEP_INPUT_BYTES_MAX} are taken", 413)
     return canonicalize(body if isinstance(decode(body), list) else b"[" + body + b"]")
+
+
+SyncUrl = Callable[[str], Awaitable[None]]
+"""Has an app register itself, by its URL. Raises `Error`."""
+
+
+async def synced(reader: Reader, sync_url: SyncUrl | None, url: str) -> AppRow:
+    """Have the app at an address register itself. Raises `Error` where it does not."""
+    if sync_url is None:
+        raise NotFound("this server syncs no apps by their URL")
+    await sync_url(url)
+    apps = (await reader.catalogue()).apps
+    app = max((app for app in apps if same_place(app.url, url)), key=lambda app: app.synced_ms, default=None)
+    if app is None:
+        raise NotFound(f"the app at {url} registered itself under another address; look at the list of apps")
+    return app
+
+
+def same_place(a: str, b: str) -> bool:
+    """Whether two addresses are one, as far as a query and the names of this machine go."""
+    return plain(a) == plain(b)
+
+
+def plain(url: str) -> str:
+    """An address without what does not tell it from others."""
+    return url.partition("?")[0].rstrip("/").replace("://127.0.0.1", "://localhost").replace("://0.0.0.0", "://localhost")

@@ -18,7 +18,8 @@ from starlette.routing import BaseRoute, Route
 from stepwell.errors import Error, ProtocolError
 from stepwell.runtime.node import Node
 from stepwell.server.auth import COOKIE, Keys
-from stepwell.server.graphql.context import Connections, Context, SyncUrl
+from stepwell.server.edits import SyncUrl
+from stepwell.server.graphql.context import Connections, Context
 from stepwell.server.graphql.limits import TEXT_BYTES_MAX, check_size
 from stepwell.server.graphql.mutations import MUTATIONS
 from stepwell.server.graphql.queries import QUERIES

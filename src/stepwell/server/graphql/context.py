@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from stepwell.engine.model import AppRow, EventRow, Run
@@ -10,10 +10,9 @@ from stepwell.engine.registry import Function
 from stepwell.errors import NotFound, ProtocolError
 from stepwell.protocol.durations import parse_date_ms
 from stepwell.runtime.node import Node
+from stepwell.server.edits import SyncUrl
 from stepwell.server.shapes import time_text
 
-SyncUrl = Callable[[str], Awaitable[None]]
-"""Has an app register itself, by its URL. Raises `Error`."""
 Connections = Callable[[], Sequence[Mapping[str, Any]]]
 """The workers that are connected, each as the protocol's `ConnMetadata` (§9.6)."""
 

@@ -8,12 +8,11 @@ from typing import Any
 import msgspec
 
 from stepwell.engine.model import EventRow, Run, RunStatus
-from stepwell.protocol.ids import app_uuid, function_uuid
+from stepwell.protocol.ids import app_uuid, function_uuid, trace_id_of
 from stepwell.server.graphql.context import context_of, text_of, time
 from stepwell.server.graphql.traces import Shown
 from stepwell.server.listing import Page, RunFilter, count_runs, cursor_of
 from stepwell.server.trace.reading import read_trace
-from stepwell.server.trace.span import trace_id
 from stepwell.server.trace.tree import RUN_STATUS
 from stepwell.store.base import RunOrder
 
@@ -93,7 +92,7 @@ RUNS: Mapping[str, Mapping[str, Callable[..., Any]]] = {
         "app": lambda run, info: context_of(info).apps.get(run.app_name),
         "functionID": lambda run, info: function_uuid(run.function_id),
         "function": lambda run, info: context_of(info).functions.get(run.function_id),
-        "traceID": lambda run, info: trace_id(run.id),
+        "traceID": lambda run, info: trace_id_of(run.id),
         "queuedAt": lambda run, info: time(run.created_ms),
         "startedAt": lambda run, info: time(run.started_ms),
         "endedAt": lambda run, info: time(run.ended_ms),

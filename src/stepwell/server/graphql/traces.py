@@ -9,10 +9,10 @@ import msgspec
 
 from stepwell.engine.model import Run
 from stepwell.protocol.codec import decode
-from stepwell.protocol.ids import app_uuid, function_uuid
+from stepwell.protocol.ids import app_uuid, function_uuid, trace_id_of
 from stepwell.server.graphql.context import text_of, time
 from stepwell.server.trace.outputs import Output
-from stepwell.server.trace.span import EventInfo, InvokeInfo, RunInfo, SignalInfo, SleepInfo, Span, SpanStatus, trace_id
+from stepwell.server.trace.span import EventInfo, InvokeInfo, RunInfo, SignalInfo, SleepInfo, Span, SpanStatus
 
 
 class Shown(msgspec.Struct):
@@ -87,7 +87,7 @@ TRACES: Mapping[str, Mapping[str, Callable[..., Any]]] = {
         "appID": lambda shown, info: app_uuid(shown.run.app_name),
         "functionID": lambda shown, info: function_uuid(shown.run.function_id),
         "runID": lambda shown, info: shown.run.id,
-        "traceID": lambda shown, info: trace_id(shown.run.id),
+        "traceID": lambda shown, info: trace_id_of(shown.run.id),
         "parentSpanID": lambda shown, info: shown.span.parent_id,
         "spanID": lambda shown, info: shown.span.id,
         "name": lambda shown, info: name_of(shown),

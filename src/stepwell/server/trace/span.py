@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import enum
-import hashlib
 from typing import Any, Literal
 
 import msgspec
 
 from stepwell.engine.model import Attempt, Item, Metadata, Run, Step, Timer, TraceTotals, UserSpan
+from stepwell.protocol.ids import span_id_of
 from stepwell.server.trace.outputs import OutputRef
 
 
@@ -115,14 +115,9 @@ class Rows(msgspec.Struct, kw_only=True):
     totals: TraceTotals | None = None
 
 
-def trace_id(run_id: str) -> str:
-    """The W3C trace id of a run."""
-    return hashlib.blake2b(run_id.encode(), digest_size=16).hexdigest()
-
-
 def span_id(run_id: str, *parts: str) -> str:
     """The W3C id of a span of a run."""
-    return hashlib.blake2b("\0".join((run_id, *parts)).encode(), digest_size=8).hexdigest()
+    return span_id_of(run_id, *parts)
 
 
 def walk(span: Span) -> list[Span]:
