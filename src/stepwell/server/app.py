@@ -22,7 +22,7 @@ from stepwell.server.edits import SyncUrl
 from stepwell.server.function_api import FunctionApi
 from stepwell.server.graphql.api import GraphQlApi
 from stepwell.server.graphql.context import Connections
-from stepwell.server.http import ERRORS, AsgiApp, Receive, Scope, Send, answer, on_error
+from stepwell.server.http import ERRORS, Receive, Scope, Send, answer, on_error
 from stepwell.server.ingest import Ingest
 from stepwell.server.note_api import NoteApi
 from stepwell.server.read_api import ReadApi
@@ -72,7 +72,12 @@ class Server:
         routes += [*ReadApi(node, kind).routes(signed), *NoteApi(node).routes(signed), *V2Api(node, keys, sync_url=sync_url).routes(signed)]
         routes += GraphQlApi(node, keys, sync_url=sync_url, connections=connections).routes()
         admin = AdminApi(node, keys, self.ingest)
-        self._rest: AsgiApp = _starlette([*routes, *admin.routes(), *FunctionApi(node).routes(admin.guard)])
+        self._rest = _starlette([*routes, *admin.routes(), *FunctionApi(node).routes(admin.guard)])
+
+    @property
+    def routes(self) -> list[BaseRoute]:
+        """All but the bare ones (`POST /e/{key}`)."""
+        return list(self._rest.routes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -119,7 +124,7 @@ class Server:
 
 def is_of_page(path: str) -> bool:
     """Whether a path is the page's: its requests come from its own origin alone."""
-    return path == "/" or path.startswith(("/api", "/ui"))
+    return path == "/" or (path.startswith(("/api", "/ui")) and not path.startswith("/api/v2"))
 
 
 def preflight(scope: Scope) -> list[tuple[bytes, bytes]]:
@@ -134,7 +139,7 @@ def preflight(scope: Scope) -> list[tuple[bytes, bytes]]:
     ]
 
 
-def _starlette(routes: list[BaseRoute]) -> AsgiApp:
+def _starlette(routes: list[BaseRoute]) -> Starlette:
     ui = resources.files("stepwell.server") / "ui"
 
     async def index(request: Request) -> Response:

@@ -18,6 +18,7 @@ from stepwell.engine.model import EventRow, Run, RunStatus
 from stepwell.errors import ProtocolError
 from stepwell.protocol.codec import decode
 from stepwell.runtime.bodies import event_wire
+from stepwell.server.shapes import is_told
 from stepwell.server.trace.outputs import output_of_run
 from stepwell.store.base import EventPlace, Reader, RunOrder, RunPlace, RunWalk
 
@@ -103,7 +104,10 @@ async def count_runs(reader: Reader, wanted: RunFilter, order: RunOrder) -> int:
     timed = order is wanted.times
 
     async def whole(places: Sequence[RunPlace]) -> list[Any]:
-        return await _runs(reader, places, wanted, timed) if wanted.query or not timed else list(places)
+        if wanted.query or not timed:
+            return await _runs(reader, places, wanted, timed)
+        skipped = {run.id: run for run in await reader.runs_by_id([place.id for place in places if place.status is RunStatus.SKIPPED])}
+        return [place if place.id not in skipped or is_told(skipped[place.id]) else None for place in places]
 
     way = _run_way(reader, wanted, order, True)
     page = await _page(way, _may_be_run(wanted), whole, after=None, limit=LOOKED_MAX, bodies=bool(wanted.query) or not timed)
@@ -135,7 +139,7 @@ def _may_be_run(wanted: RunFilter) -> Callable[[RunPlace], bool]:
 
 async def _runs(reader: Reader, places: Sequence[RunPlace], wanted: RunFilter, timed: bool) -> list[Run | None]:
     """The runs of these places that are wanted. `timed`: their time is known to fit."""
-    runs = {run.id: run for run in await reader.runs_by_id([place.id for place in places])}
+    runs = {run.id: run for run in await reader.runs_by_id([place.id for place in places]) if is_told(run)}
     if not timed:
         runs = {run.id: run for run in runs.values() if _fits(run, wanted)}
     if wanted.query:

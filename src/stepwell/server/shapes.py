@@ -30,14 +30,20 @@ def time_text(ms: int) -> str:
     return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def is_told(run: Run) -> bool:
-    """Whether SDKs and their tools see the run: not one that a rate limit dropped, which for them never was (§11.3)."""
-    return run.status is not RunStatus.SKIPPED or (run.reason or "").startswith(SINGLETON)
-
-
 def value_of(body: Json | None) -> Any:
     """A stored body as a value."""
     return None if body is None else decode(body)
+
+
+def is_told(run: Run) -> bool:
+    """Whether SDKs' tools are told of the run: not of one that a rate limit kept from being made, which they take for no run (§11.3)."""
+    return run.status is not RunStatus.SKIPPED or skipped_for(run) is not None
+
+
+def skipped_for(run: Run) -> str | None:
+    """The run for whose sake, as a singleton, this one was skipped."""
+    reason = run.reason or ""
+    return reason.removeprefix(SINGLETON) if run.status is RunStatus.SKIPPED and reason.startswith(SINGLETON) else None
 
 
 def sdk_event(event: Event) -> dict[str, Any]:

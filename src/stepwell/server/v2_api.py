@@ -32,7 +32,7 @@ from stepwell.server.listing import RunFilter, cursor_of, find_runs, parse_curso
 from stepwell.server.read_api import function_shape
 from stepwell.server.run_api import fields
 from stepwell.server.sdk_api import date_ms, whole
-from stepwell.server.shapes import ACCOUNT_ID, ENVIRONMENT_ID, time_text, value_of
+from stepwell.server.shapes import ACCOUNT_ID, ENVIRONMENT_ID, is_told, time_text, value_of
 from stepwell.server.trace.outputs import read_output
 from stepwell.server.trace.reading import read_trace
 from stepwell.server.trace.span import Span
@@ -107,7 +107,7 @@ class V2Api:
         if await self._node.reader.event(event_id) is None:
             raise NotFound(f"there is no event {event_id!r}")
         shown = await self._node.reader.runs_of_event(event_id, RUNS_MAX)
-        return self._data([run_shape(run, with_output(request)) for run in shown])
+        return self._data([run_shape(run, with_output(request)) for run in shown if is_told(run)])
 
     async def runs(self, request: Request) -> Response:
         """Runs, newest first."""

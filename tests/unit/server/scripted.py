@@ -44,6 +44,7 @@ class Function(msgspec.Struct, frozen=True, kw_only=True):
     stages: tuple[Stage, ...] = ()
     end: End
     retries: int = 2
+    settings: dict[str, Any] = {}
 
 
 class Scripted:
@@ -56,7 +57,12 @@ class Scripted:
         """What the app tells."""
         configs = tuple(
             FunctionConfig(
-                id=slug, name=f.id, triggers=tuple(Trigger(event=event) for event in f.triggers), retries=f.retries, url="http://x"
+                id=slug,
+                name=f.id,
+                triggers=tuple(Trigger(event=event) for event in f.triggers),
+                retries=f.retries,
+                url="http://x",
+                **f.settings,
             )
             for slug, f in self.functions.items()
         )

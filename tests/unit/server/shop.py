@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from stepwell.protocol.functions import Batch, RateLimit, Singleton
 from tests.unit.server.scripted import Function, Run, Scripted, Tool
 
 
@@ -86,6 +87,25 @@ def shop() -> Scripted:
                 triggers=("shop/signal",),
                 stages=((Tool("go", "WaitForSignal", opts=b'{"signal":"go-ahead","timeout":"1h"}'),),),
                 end=lambda memos, attempt: memos["go"],
+            ),
+            Function(
+                id="single",
+                triggers=("shop/single",),
+                stages=((Tool("nap", "Sleep", "1h"),),),
+                end=lambda memos, attempt: None,
+                settings={"singleton": Singleton(mode="skip")},
+            ),
+            Function(
+                id="limited",
+                triggers=("shop/limited",),
+                end=lambda memos, attempt: None,
+                settings={"rate_limit": RateLimit(limit=1, period_ms=3_600_000)},
+            ),
+            Function(
+                id="batched",
+                triggers=("shop/batched",),
+                end=lambda memos, attempt: None,
+                settings={"batch": Batch(max_size=2, timeout_ms=60_000)},
             ),
             Function(
                 id="sum",

@@ -120,6 +120,48 @@ def test_pages_of_runs(field: str, direction: str) -> None:
     work(main)
 
 
+def test_runs_that_were_never_made() -> None:
+    """One that a singleton kept away tells for whose sake; one that a rate limit dropped is none."""
+
+    async def main() -> None:
+        async with serving(shop()) as rig:
+            first = await rig.run_of(await rig.send("shop/single"))
+            event_id = await rig.send("shop/single")
+            second = await rig.run_of(event_id)
+            shown = await rig.ask("query ($id: String!) { run(runID: $id) { status skipReason skipExistingRunID } }", id=second)
+            assert shown["run"] == {"status": "SKIPPED", "skipReason": "SINGLETON", "skipExistingRunID": first}
+            assert await listed(rig, status=["SKIPPED"]) == [second] and await listed(rig) == [second, first]
+            limited = [await rig.send("shop/limited") for _ in range(3)]
+            await rig.until(lambda: rig.node.reader.runs_of_event(limited[2], 1), "the last one is decided")
+            shown = await rig.ask("query ($id: ULID!) { eventV2(id: $id) { runs { id } } }", id=limited[2])
+            assert shown["eventV2"]["runs"] == [] and len(await listed(rig)) == 3
+            assert (await rig.client.get(f"/v1/events/{limited[2]}/runs")).json()["data"] == []
+
+    work(main)
+
+
+def test_a_batch_is_one_run() -> None:
+    """Of several events, in the order in which they came."""
+
+    async def main() -> None:
+        async with serving(shop()) as rig:
+            events = [await rig.send("shop/batched", {"n": n}) for n in range(2)]
+            run_id = await rig.run_of(events[1])
+            await rig.end_of(run_id)
+            shown = await rig.ask(
+                "query ($id: String!) { run(runID: $id) { isBatch batchCreatedAt triggerIDs }"
+                " runTrigger(runID: $id) { IDs isBatch batchID payloads } }",
+                id=run_id,
+            )
+            assert shown["run"]["isBatch"] and shown["run"]["triggerIDs"] == shown["runTrigger"]["IDs"] == events
+            assert shown["runTrigger"]["batchID"] and [json.loads(one)["data"] for one in shown["runTrigger"]["payloads"]] == [
+                {"n": 0},
+                {"n": 1},
+            ]
+
+    work(main)
+
+
 def test_what_started_a_run() -> None:
     """Two roots in one document, as the Python suite asks; ids are the internal ones."""
 

@@ -11,7 +11,7 @@ from stepwell.errors import NotFound, ProtocolError
 from stepwell.protocol.ids import app_uuid, function_uuid
 from stepwell.runtime.bodies import event_bodies
 from stepwell.server.graphql.context import Context, context_of, moment, page_size, time
-from stepwell.server.graphql.runs import RunsPage, cron_of, is_batch
+from stepwell.server.graphql.runs import RunsPage, batch_id, cron_of, is_batch
 from stepwell.server.graphql.things import EventsPage, connection, method_of
 from stepwell.server.graphql.traces import Shown
 from stepwell.server.listing import EventFilter, RunFilter, conditions, find_events, find_runs, parse_cursor
@@ -175,8 +175,8 @@ async def run_trigger(root: Any, info: Any, runID: str) -> dict[str, Any]:
         "IDs": list(found.event_ids),
         "payloads": [body.decode() for body in bodies],
         "timestamp": time(found.created_ms if first is None else first.received_ms),
-        "isBatch": is_batch(found),
-        "batchID": None,
+        "isBatch": is_batch(found, info),
+        "batchID": batch_id(found, info),
         "cron": cron_of(found),
     }
 
@@ -199,8 +199,8 @@ async def stream(root: Any, info: Any, query: dict[str, Any]) -> list[dict[str, 
                 "trigger": cron or row.name,
                 "type": "EVENT" if cron is None else "CRON",
                 "createdAt": time(row.received_ms),
-                "runs": list(runs),
-                "inBatch": any(is_batch(run) for run in runs),
+                "runs": runs,
+                "inBatch": any(is_batch(run, info) for run in runs),
             }
         )
     return items

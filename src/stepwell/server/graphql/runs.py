@@ -12,6 +12,7 @@ from stepwell.protocol.ids import app_uuid, function_uuid, trace_id_of
 from stepwell.server.graphql.context import context_of, text_of, time
 from stepwell.server.graphql.traces import Shown
 from stepwell.server.listing import Page, RunFilter, count_runs, cursor_of
+from stepwell.server.shapes import skipped_for
 from stepwell.server.trace.reading import read_trace
 from stepwell.server.trace.tree import RUN_STATUS
 from stepwell.store.base import RunOrder
@@ -35,9 +36,15 @@ def cron_of(run: Run) -> str | None:
     return run.origin if run.cause == "cron" else None
 
 
-def is_batch(run: Run) -> bool:
-    """Whether the run has several events."""
-    return len(run.event_ids) > 1
+def is_batch(run: Run, info: Any) -> bool:
+    """Whether the run was made for a batch of events, be it of one."""
+    function = context_of(info).functions.get(run.function_id)
+    return len(run.event_ids) > 1 or (run.cause == "event" and function is not None and function.config.batch is not None)
+
+
+def batch_id(run: Run, info: Any) -> str | None:
+    """The id of a run's batch: the run's, which is known from the first event on."""
+    return run.id if is_batch(run, info) else None
 
 
 async def _trace(run: Run, info: Any, preview: bool | None = None) -> Shown:
@@ -100,15 +107,15 @@ RUNS: Mapping[str, Mapping[str, Callable[..., Any]]] = {
         "sourceID": lambda run, info: None,
         "triggerIDs": lambda run, info: list(run.event_ids),
         "eventName": _event_name,
-        "isBatch": lambda run, info: is_batch(run),
-        "batchCreatedAt": lambda run, info: time(run.created_ms) if is_batch(run) else None,
+        "isBatch": is_batch,
+        "batchCreatedAt": lambda run, info: time(run.created_ms) if is_batch(run, info) else None,
         "cronSchedule": lambda run, info: cron_of(run),
         "output": lambda run, info: final_output(run),
         "trace": _trace,
         "hasAI": _has_ai,
         "originalRunID": lambda run, info: run.origin if run.cause == "rerun" else None,
-        "skipReason": lambda run, info: run.reason if run.status is RunStatus.SKIPPED else None,
-        "skipExistingRunID": lambda run, info: None,
+        "skipReason": lambda run, info: "SINGLETON" if skipped_for(run) is not None else None,
+        "skipExistingRunID": lambda run, info: skipped_for(run),
     },
     "FunctionRun": {
         "functionID": lambda run, info: function_uuid(run.function_id),
@@ -120,8 +127,8 @@ RUNS: Mapping[str, Mapping[str, Callable[..., Any]]] = {
         "startedAt": lambda run, info: time(run.started_ms or run.created_ms),
         "finishedAt": lambda run, info: time(run.ended_ms),
         "output": lambda run, info: final_output(run),
-        "batchID": lambda run, info: None,
-        "batchCreatedAt": lambda run, info: time(run.created_ms) if is_batch(run) else None,
+        "batchID": batch_id,
+        "batchCreatedAt": lambda run, info: time(run.created_ms) if is_batch(run, info) else None,
         "cron": lambda run, info: cron_of(run),
         "pendingSteps": _pending_steps,
     },

@@ -57,8 +57,7 @@ async def _runs(row: EventRow, info: Any) -> list[Run]:
 
 
 async def _recent(row: EventRow, info: Any, count: int = 5) -> list[Run]:
-    found = await context_of(info).reader.runs_of_event(row.id, min(max(count, 0), RUNS_OF_EVENT_MAX))
-    return [run for run in found if is_told(run)]
+    return (await _runs(row, info))[: max(count, 0)]
 
 
 async def _pending(row: EventRow, info: Any) -> int:
