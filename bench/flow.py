@@ -106,7 +106,8 @@ class Claims:
         connection.executemany(
             "INSERT INTO runs (id, function_id, function_version, app_name, event_ids, status, cause, lane_id, keys, order_ms, created_ms,"
             " request_version, force_plan, pending, pending_key, steps, finished, state_bytes, calls, waits, guarded)"
-            " VALUES (?1, 'a-f', 1, 'a', '[\"none\"]', 'queued', 'event', ?2, ?3, 9000000000000 + ?4, 1, -1, 0, '[]', '', 0, 0, 0, 1, 0, 0)",
+            " VALUES (?1, 'a-f', 1, 'a', '[\"none\"]', 'queued', 'event', ?2, ?3, 9000000000000 + ?4, 1,"
+            " -1, 0, '[]', '', 0, 0, 0, 1, 0, 0)",
             rows(),
         )
         connection.executemany(
