@@ -60,8 +60,9 @@ class Meeting:
         for lookup in lookups(topic, self._body):
             found = view.scan("waits_of", behind(lookup, 0), MEET_AT_ONCE)
             waits += found
-            if found and view.more("waits_of", behind(lookup, 0), MEET_AT_ONCE):
-                commands += self._cursor(Place(lookup, found[-1].serial, topic.serial))
+            # Others of this group may have ended what was found: that nothing is left here says nothing of those that were not read.
+            if view.more("waits_of", behind(lookup, 0), MEET_AT_ONCE):
+                commands += self._cursor(Place(lookup, found[-1].serial if found else 0, topic.serial))
         self.meet(waits)
         return commands
 
@@ -70,7 +71,8 @@ class Meeting:
         view = self._decision.view
         commands: list[Command | Effect] = []
         for lookup in lookups(topic, self._body):
-            if view.scan("waits_of", behind(lookup, 0), MEET_AT_ONCE):
+            scan = behind(lookup, 0)
+            if view.scan("waits_of", scan, MEET_AT_ONCE) or view.more("waits_of", scan, MEET_AT_ONCE):
                 commands += self._cursor(Place(lookup, 0, topic.serial))
         return commands
 
@@ -115,8 +117,8 @@ def on_meet(registry: Registry, view: View, timer: Timer, now_ms: int) -> list[C
     waits = [wait for wait in found if wait.serial <= place.upto]
     Meeting(decision, event).meet(waits)
     commands: list[Command | Effect] = []
-    if waits and len(waits) == len(found) and view.more("waits_of", scan, MEET_BY_CURSOR):
-        after = Place(place.lookup, waits[-1].serial, place.upto)
+    if len(waits) == len(found) and view.more("waits_of", scan, MEET_BY_CURSOR):
+        after = Place(place.lookup, waits[-1].serial if waits else place.after, place.upto)
         commands.append(SetRow(msgspec.structs.replace(timer, after=msgspec.json.encode(after).decode())))
         commands.append(TimerSet(timer.id, now_ms))
     else:
