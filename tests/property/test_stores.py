@@ -27,7 +27,7 @@ from tests.simulation.faults import FaultyStore
 from tests.simulation.world import simulate, small_bounds
 
 SEEDS = range(1, 25)
-OF_RUN = ("run", "steps", "attempts", "items_of", "timers_of", "inputs_of", "metadata_of", "spans_of", "trace_totals")
+OF_RUN = ("run", "steps", "attempts", "items_of", "timers_of", "defers_of", "inputs_of", "metadata_of", "spans_of", "trace_totals")
 
 
 class Recorder(WatchedHeart):

@@ -13,9 +13,10 @@ import msgspec
 
 from stepwell.engine.commands import AdvanceRun, Command, Delete, Effect, FinishStep, Put, ResetItem, TimerSet, TryStep
 from stepwell.engine.decision import Decision
+from stepwell.engine.defers import Defers
 from stepwell.engine.model import Attempt, Item, Json, Run, RunStatus, Step, StepStatus, Timer
 from stepwell.engine.run import item_timer, moved, new_item
-from stepwell.protocol.codec import canonical
+from stepwell.protocol.codec import canonical, decode
 from stepwell.protocol.ops import Op
 
 
@@ -28,10 +29,12 @@ class Advance:
         self._commands: list[Command | Effect] = []
         self._seen: dict[str, bool] = {}
         self._jobs: set[str] = set()
+        self._attempts = 0
         self._steps, self._finished, self._state_bytes = run.steps, run.finished, run.state_bytes
         self._calls, self._waits = run.calls, run.waits
         self._pending, self._pending_key, self._force_plan = run.pending, run.pending_key, run.force_plan
         self._version = run.request_version
+        self._defers: Defers | None = None
         self._end: tuple[RunStatus, Json | None, str | None] | None = None
 
     # Facts.
@@ -69,6 +72,23 @@ class Advance:
         """Whether this transition ends the run."""
         return self._end is not None
 
+    @property
+    def defers(self) -> Defers:
+        """What the run wants to have run after its end."""
+        if self._defers is None:
+            self._defers = Defers(self.view, self.run, self.now_ms)
+        return self._defers
+
+    @property
+    def has_defers(self) -> bool:
+        """Whether there is anything among them."""
+        return self.run.defers > 0 or self._defers is not None
+
+    @property
+    def has_more(self) -> bool:
+        """Whether this transition has brought the run something that will call it."""
+        return self.outstanding > self.run.calls + self.run.waits
+
     # Items.
 
     def consume(self, item: Item) -> None:
@@ -84,9 +104,23 @@ class Advance:
         self._commands += [Delete("items", item.id), Put(timer), TimerSet(timer.id, due_ms)]
         self.lanes.give_back(item)
 
+    def leave(self, session: Timer) -> None:
+        """The app that has executed the run does so no longer (`endpoints.py`)."""
+        self._commands.append(Delete("timers", session.id))
+        self._calls -= 1
+
+    def carry(self, timer: Timer) -> None:
+        """An item that is ready when its timer fires."""
+        self._commands += [Put(timer), TimerSet(timer.id, timer.due_ms)]
+        self._calls += 1
+
     def attempted(self, item: Item, step_id: str, kind: Literal["failed", "lost"], error: Json, worker: str) -> None:
-        """A try worth showing: it failed, or was lost."""
-        self._commands.append(Put(attempt_row(item, step_id, kind, error, worker, self.now_ms)))
+        """A try worth showing: it failed, or was lost. One call may tell of several steps that failed."""
+        row = attempt_row(item, step_id, kind, error, worker, self.now_ms)
+        if self._attempts:
+            row = msgspec.structs.replace(row, id=f"{row.id}/{self._attempts}")
+        self._attempts += 1
+        self._commands.append(Put(row))
 
     def discover(self, job: str) -> None:
         """Call the run again, under this job's name; a name once used in this transition makes no second item."""
@@ -175,10 +209,14 @@ class Advance:
             self.discover(f"{self._pending_key}-discover")
             self._pending_key, self._force_plan = "", False
 
+    def is_waited_for(self, op: Op) -> bool:
+        """Whether the step is in a group that has others to wait for: the last of them calls the run."""
+        return bool(self._pending) and self._version >= 2 and not self._races(op)
+
     def _races(self, op: Op) -> bool:
         """Whether the step's group does not wait for its others; a planned step was told so with its plan."""
         step = self.knows_step(op.id)
-        return any(opts is not None and b'"parallelMode":"race"' in opts for opts in (op.opts, step.opts if step is not None else None))
+        return is_race(op.opts) or (step is not None and is_race(step.opts))
 
     def is_new(self, step_id: str) -> bool:
         """Whether nobody has told of the step yet."""
@@ -253,10 +291,14 @@ class Advance:
             ("steps", run.steps, self._steps),
             ("finished", run.finished, self._finished),
             ("state_bytes", run.state_bytes, self._state_bytes),
+            ("defers", run.defers, run.defers if self._defers is None else len(self._defers)),
         ):
             if before != now:
                 changes[name] = now
         if self._end is None:
+            if self._pending_key and not self._pending:
+                # The last of the group was saved while a call was out, which goes on by itself: nobody is waited for any more.
+                self._pending_key, self._force_plan = "", False
             for name, old, new in (
                 ("calls", run.calls, self._calls),
                 ("waits", run.waits, self._waits),
@@ -268,6 +310,8 @@ class Advance:
                 if old != new:
                     changes[name] = new
             assert self._calls + self._waits > 0, f"run {run.id} would be left without an item or a timer"
+        if self._defers is not None:
+            self._commands += self._defers.commands()
         if changes:
             self._commands.append(AdvanceRun(run_id=run.id, **changes))  # type: ignore[arg-type]
         return self._commands
@@ -281,6 +325,14 @@ class Advance:
     def outstanding(self) -> int:
         """Items and timers that the run will have after this transition."""
         return self._calls + self._waits
+
+
+def is_race(opts: Json | None) -> bool:
+    """Whether the opts of an op say so."""
+    if opts is None or b'"parallelMode":"race"' not in opts:
+        return False
+    value = decode(opts)
+    return isinstance(value, dict) and value.get("parallelMode") == "race"
 
 
 def advance_of(decision: Decision, run: Run) -> Advance:

@@ -23,11 +23,20 @@ from stepwell.engine.steps import ADVANCES, memo_of, no_such_op
 from stepwell.engine.timing import backoff_ms
 from stepwell.engine.view import Select, Selection, View
 from stepwell.errors import ProtocolError
-from stepwell.protocol.calls import Failed, Lost, Ops, Returned
-from stepwell.protocol.ops import Op
+from stepwell.protocol.calls import Checkpoint, Failed, Lost, Ops, Returned
+from stepwell.protocol.ids import step_hash
+from stepwell.protocol.ops import ENDS, LAZY, Op
 
-CHECKPOINT_OPS = frozenset({"StepRun", "Step", "StepPlanned"})
+CHECKPOINT_OPS = frozenset({"StepRun", "Step", "StepPlanned", *LAZY})
 """What a checkpoint may tell (§5.12)."""
+
+DONE = frozenset({"StepRun", "Step"})
+"""Steps that have their result."""
+
+RESULTS = DONE | {"StepError", "StepFailed"}
+
+COMPLETE_ID = step_hash("complete")
+"""The id under which an app tells of its function, and of no step of it."""
 
 
 class CheckpointReply(msgspec.Struct, frozen=True):
@@ -91,20 +100,28 @@ def on_call_answered(registry: Registry, view: View, answered: CallAnswered, now
 def on_ops(advance: Advance, item: Item, answer: Ops, worker: str) -> None:
     """A generator answer: each op in turn, then the job's own end or retry (§4.5, §4.6)."""
     advance.settle_version(answer.request_version)
-    ops = [op for op in answer.ops if op.op != "None"]
-    if (over := advance.over_limit(len(ops))) is not None:
+    told = [op for op in answer.ops if op.op != "None"]
+    if (over := advance.over_limit(sum(op.op not in LAZY for op in told))) is not None:
         advance.consume(item)
         advance.ends(RunStatus.FAILED, over, "limit")
         return
-    unknown = next((op for op in ops if op.op not in ADVANCES), None)
+    unknown = next((op for op in told if op.op not in ADVANCES), None)
     if unknown is not None:
         on_failed(advance, item, no_such_op(unknown), worker)
         return
-    if len(ops) > 1 and not any(op.op == "RunComplete" for op in ops):
-        planned = any(op.op == "StepPlanned" for op in ops)
-        advance.open_group([op.id for op in ops], joined=planned and advance.version >= 2)
+    ops = lazy_first(advance, told, item, worker)
+    if told and not ops and advance.outstanding == 1:
+        # What was deferred is kept, and the call has nothing else to tell: only another one can.
+        advance.discover(f"{told[-1].id}-deferred")
+    open_group(advance, ops)
     retry_of: Op | None = None
-    for op in ops:
+    series = len(ops) > 1 and all(op.op in DONE for op in ops)
+    if series:
+        on_series(advance, ops, item)
+    for op in () if series else ops:
+        if is_own_error(op):
+            on_failed(advance, item, own_failure(op, answer), worker)
+            return
         if op.op == "StepError" and may_retry(advance, item, answer.no_retry is not True):
             advance.tried(op, item)
             advance.attempted(item, op.id, "failed", op.error or b"{}", worker)
@@ -115,23 +132,59 @@ def on_ops(advance: Advance, item: Item, answer: Ops, worker: str) -> None:
     if retry_of is not None:
         advance.retry(item, retry_due_ms(advance, item, answer.retry_after_ms))
         return
-    if not advance.ended and advance.outstanding == 1 and not told_again(advance, item, ops):
+    if not advance.ended and not told_again(advance, item, ops) and advance.outstanding == 1:
         stuck = error_json("NothingToDo", "The app answered that there is nothing to do, and nothing else of the run is under way.")
         on_failed(advance, item, Failed(error=stuck, retriable=True), worker)
         return
     advance.consume(item)
 
 
+def lazy_first(advance: Advance, ops: list[Op], item: Item, worker: str) -> list[Op]:
+    """Perform the ops that ride along and count as no step; gives the others."""
+    for op in ops:
+        if op.op in LAZY:
+            ADVANCES[op.op](advance, op, item, worker)
+    return [op for op in ops if op.op not in LAZY]
+
+
+def open_group(advance: Advance, ops: list[Op]) -> None:
+    """More than one op that is no lazy one is a parallel group (§4.6); steps that are all done already are none, and need no plan."""
+    if len(ops) < 2 or all(op.op in DONE for op in ops) or any(op.op in ENDS for op in ops):
+        return
+    planned = any(op.op == "StepPlanned" for op in ops)
+    advance.open_group([op.id for op in ops], joined=planned and advance.version >= 2)
+
+
+def on_series(advance: Advance, ops: list[Op], item: Item) -> None:
+    """Steps that were done one after the other: one call follows them all."""
+    new = [op for op in ops if advance.finish(op, memo_of(op), item)]
+    if new:
+        advance.rediscover(new[-1])
+
+
+def is_own_error(op: Op) -> bool:
+    """Whether the error is the function's own: an app that has more to tell sends it as an op without a name, in place of a status."""
+    return op.op in ("StepError", "StepFailed") and op.id == COMPLETE_ID and not (op.name or op.display_name or op.user_id)
+
+
+def own_failure(op: Op, answer: Ops) -> Failed:
+    """The function's own error, as a failed call."""
+    retriable = op.op == "StepError" and answer.no_retry is not True
+    return Failed(error=op.error or b"{}", retriable=retriable, retry_after_ms=answer.retry_after_ms)
+
+
 def told_again(advance: Advance, item: Item, ops: list[Op]) -> bool:
-    """Whether the answer tells only of steps that are saved: then the run is called again, as after steps that are new.
+    """Whether the answer tells only of steps that are saved: then the run is called again, as after steps that are new (§4.6).
 
     An app that did not hear its checkpoint's reply tells the steps once more in its answer (§5.12). One that was called for this very
-    reason and answers so again does not get on.
+    reason and answers so again does not get on. Where a group is waited for, its last step calls the run.
     """
-    saved = next((op for op in reversed(ops) if (step := advance.knows_step(op.id)) is not None and step.ended_ms is not None), None)
-    if saved is None or item.id == f"{item.run_id}-{saved.id}-saved":
+    told = ops if advance.outstanding == 1 else [op for op in ops if op.op in RESULTS]
+    saved = next((op for op in reversed(told) if (step := advance.knows_step(op.id)) is not None and step.ended_ms is not None), None)
+    if saved is None or advance.has_more or advance.is_waited_for(saved) or item.id == (again := f"{item.run_id}-{saved.id}-saved"):
         return False
-    advance.discover(f"{saved.id}-saved")
+    if advance.view.item(again) is None and advance.view.timer(f"item/{again}") is None:
+        advance.discover(f"{saved.id}-saved")
     return True
 
 
@@ -198,21 +251,30 @@ def select_checkpoint(checkpointed: StepsCheckpointed) -> list[Selection]:
     ]
 
 
+def is_superseded(item: Item, checkpoint: Checkpoint) -> bool:
+    """Whether the checkpoint is of an earlier lease of the item, or of none."""
+    return item.holder is None or item.fence != checkpoint.fence or item.run_id != checkpoint.run_id
+
+
 def on_steps_checkpointed(registry: Registry, view: View, checkpointed: StepsCheckpointed, now_ms: int) -> list[Command | Effect]:
-    """Save the steps of a call that goes on. No discovery follows; the item gets its full attempts again (§5.12)."""
+    """Save the steps of a call that goes on. No discovery follows; the item gets its full attempts again (§5.12).
+
+    The lease is judged first: a call that was superseded has to stop, whatever became of its run.
+    """
     checkpoint = checkpointed.checkpoint
-    item = view.held_item(checkpoint.item_id, checkpoint.fence)
-    run = view.run(checkpoint.run_id)
-    if item is None or run is None or item.run_id != run.id:
-        return [Reply(CheckpointReply(accepted=False, ended=run is None))]
-    if run.ended_ms is not None:
+    item, run = view.item(checkpoint.item_id), view.run(checkpoint.run_id)
+    if item is not None and is_superseded(item, checkpoint):
+        return [Reply(CheckpointReply(accepted=False))]
+    if run is None or run.ended_ms is not None:
         return [Reply(CheckpointReply(accepted=False, ended=True))]
+    if item is None:
+        return [Reply(CheckpointReply(accepted=False))]
     wrong = next((op for op in checkpoint.ops if op.op not in CHECKPOINT_OPS), None)
     if wrong is not None:
         return [Refuse(ProtocolError(f"a checkpoint cannot tell of {wrong.op!r}; it takes {', '.join(sorted(CHECKPOINT_OPS))}", 400))]
     decision = Decision(registry, view, now_ms)
     advance = advance_of(decision, run)
-    for op in checkpoint.ops:
+    for op in lazy_first(advance, list(checkpoint.ops), item, ""):
         if op.op != "StepPlanned":
             advance.finish(op, memo_of(op), item)
     advance.write(*notes_of_ops(view, run.id, checkpoint.ops, now_ms))

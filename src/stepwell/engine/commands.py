@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from stepwell.engine.model import FairClock, Item, Json, Key, LaneState, Row, Run, RunStatus, StepStatus
+from stepwell.engine.model import DeferStatus, FairClock, Item, Json, Key, LaneState, Row, Run, RunStatus, StepStatus
 from stepwell.engine.view import View
 from stepwell.protocol.ops import Op
 
@@ -87,6 +87,7 @@ class AdvanceRun(Edit, frozen=True, kw_only=True):
     state_bytes: int | msgspec.UnsetType = msgspec.UNSET
     calls: int | msgspec.UnsetType = msgspec.UNSET
     waits: int | msgspec.UnsetType = msgspec.UNSET
+    defers: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class EndRun(Edit, frozen=True):
@@ -128,6 +129,16 @@ class FinishStep(Edit, frozen=True):
     ended_ms: int
     position: int
     ref: str | None
+
+
+class SetDefer(Edit, frozen=True):
+    """What a run deferred is taken back, or asked for at its end."""
+
+    table = "defers"
+    key_fields = 2
+    run_id: str
+    defer_id: str
+    status: DeferStatus
 
 
 class DeleteOfRun(Command, frozen=True):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from stepwell.engine.advance import Advance, advance_of, error_json
-from stepwell.engine.commands import Command, DeleteOfRun, Effect, EndRun, Put, RunEnded, TimerSet
+from stepwell.engine.commands import Command, DeleteOfRun, Effect, EndRun, Put, RunEnded, SetDefer, TimerSet
 from stepwell.engine.decision import Decision
 from stepwell.engine.flow.keys import of_runs
-from stepwell.engine.model import EventRow, Json, Run, RunStatus, Timer, TimerKind
+from stepwell.engine.model import DeferStatus, EventRow, Json, Run, RunStatus, Timer, TimerKind
 from stepwell.engine.resume import resume
 from stepwell.engine.run import moved
-from stepwell.protocol.ids import derived_ulid
-from stepwell.protocol.lifecycle import CANCELLED, FAILED, FINISHED, split_correlation
+from stepwell.protocol.ids import app_uuid, derived_ulid
+from stepwell.protocol.lifecycle import CANCELLED, DEFERRED, FAILED, FINISHED, deferred_data, split_correlation
 
 LIFECYCLE_NAMES = {RunStatus.FAILED: FAILED, RunStatus.CANCELLED: CANCELLED}
 
@@ -47,6 +47,8 @@ def end_run(advance: Advance) -> list[Command | Effect]:
         names = [FINISHED] if status is RunStatus.COMPLETED else [LIFECYCLE_NAMES[status], FINISHED]
         for name in names:
             commands += lifecycle_event(decision, run, name)
+    if advance.has_defers:
+        commands += schedule_deferred(advance)
     commands.append(RunEnded(run.id))
     if run.started_ms is not None:
         for key in of_runs(run.keys):
@@ -54,6 +56,45 @@ def end_run(advance: Advance) -> list[Command | Effect]:
     if run.cause == "invoke" and run.origin is not None:
         answer_invoker(decision, run, status, output)
     return commands
+
+
+def schedule_deferred(advance: Advance) -> list[Command | Effect]:
+    """An event for each thing that was to run after the run, whatever its end (§6.6). Its key makes a second one start nothing."""
+    decision, run = advance.decision, advance.run
+    now_ms = decision.now_ms
+    parent = decision.registry.functions[run.function_id].row
+    listened = decision.registry.listening(DEFERRED) or decision.view.topic(DEFERRED) is not None
+    commands: list[Command | Effect] = []
+    for one in advance.defers.due():
+        assert one.input is not None
+        event = EventRow(
+            id=derived_ulid(now_ms, run.id, DEFERRED, one.id),
+            key=derived_ulid(run.created_ms, run.id, DEFERRED, one.id),
+            name=DEFERRED,
+            data=deferred_data(
+                one.input,
+                fn_slug=one.function_id,
+                parent_app_id=app_uuid(parent.app_name),
+                parent_fn_id=parent.uuid,
+                parent_fn_slug=parent.id,
+                parent_run_id=run.id,
+            ),
+            user=b"{}",
+            ts=now_ms,
+            v=None,
+            meta=one.meta,
+            received_ms=now_ms,
+        )
+        commands += [SetDefer(run.id, one.id, DeferStatus.SCHEDULED), Put(event)]
+        if listened:
+            commands += routed(event, now_ms)
+    return commands
+
+
+def routed(event: EventRow, now_ms: int) -> list[Command | Effect]:
+    """The cursor by which an event of the engine's own starts functions, and meets who waits for it."""
+    timer = Timer(id=f"route/{event.id}", due_ms=now_ms, kind=TimerKind.ROUTE, ref=event.id)
+    return [Put(timer), TimerSet(timer.id, now_ms)]
 
 
 def lifecycle_event(decision: Decision, run: Run, name: str) -> list[Command | Effect]:
@@ -74,8 +115,7 @@ def lifecycle_event(decision: Decision, run: Run, name: str) -> list[Command | E
     )
     if not decision.registry.listening(name) and decision.view.topic(name) is None:
         return [Put(event)]
-    timer = Timer(id=f"route/{event_id}", due_ms=now_ms, kind=TimerKind.ROUTE, ref=event_id)
-    return [Put(event), Put(timer), TimerSet(timer.id, now_ms)]
+    return [Put(event), *routed(event, now_ms)]
 
 
 def answer_invoker(decision: Decision, run: Run, status: RunStatus, output: Json | None) -> None:

@@ -8,14 +8,16 @@ from __future__ import annotations
 from collections import Counter as Count
 from collections.abc import Callable, Iterator
 
+from stepwell.engine.defers import DEFERS_MAX
 from stepwell.engine.ending import LIFECYCLE_NAMES
 from stepwell.engine.flow.keys import DRAIN, THROTTLE, of_calls, of_runs
 from stepwell.engine.flow.scheduling import batch_run_id
 from stepwell.engine.flow.singleton import SINGLETON
-from stepwell.engine.model import LaneState, RunStatus, StepStatus, TimerKind
+from stepwell.engine.model import DeferStatus, LaneState, RunStatus, StepStatus, TimerKind
 from stepwell.engine.run import CANCEL_PREFIX, ENDED, MOVES
 from stepwell.engine.tables import Tables
-from stepwell.protocol.lifecycle import FINISHED
+from stepwell.protocol.ids import derived_ulid
+from stepwell.protocol.lifecycle import DEFERRED, FINISHED
 
 
 def counters_count_leases(tables: Tables) -> Iterator[str]:
@@ -268,6 +270,23 @@ def traces_are_counted(tables: Tables) -> Iterator[str]:
             yield f"step {edited.step_id} is given an input in run {edited.run_id}, which is no rerun"
 
 
+def defers_end_with_runs(tables: Tables) -> Iterator[str]:
+    """A run counts its defers; an ended one has asked for each that was to run, by one event; a live one for none."""
+    asked = Count(event.key for event in tables.events if event.name == DEFERRED)
+    for run in tables.runs:
+        rows = tables.defers_of(run.id)
+        if run.defers != len(rows):
+            yield f"run {run.id} counts {run.defers} defers; there are {len(rows)}"
+        if sum(row.input is not None for row in rows) > DEFERS_MAX:
+            yield f"run {run.id} defers {len(rows)}"
+        for row in rows:
+            left = DeferStatus.AFTER_RUN if run.ended_ms is None else DeferStatus.SCHEDULED
+            if row.status in (DeferStatus.AFTER_RUN, DeferStatus.SCHEDULED) and row.status is not left:
+                yield f"run {run.id} ({run.status}) has the defer {row.id} {row.status}"
+            if (count := asked[derived_ulid(run.created_ms, run.id, DEFERRED, row.id)]) != (row.status is DeferStatus.SCHEDULED):
+                yield f"the defer {row.id} of run {run.id} is {row.status}, and asked for {count} times"
+
+
 def one_run_per_event(tables: Tables) -> Iterator[str]:
     """A function has one run for an event, reruns aside."""
     seen = Count((run.function_id, run.event_ids) for run in tables.runs if run.cause != "rerun")
@@ -310,6 +329,7 @@ STATE: tuple[Callable[[Tables], Iterator[str]], ...] = (
     invokes_have_runs,
     ticks_fire_once,
     ends_are_told_once,
+    defers_end_with_runs,
     one_run_per_event,
     holds_have_timers,
     singletons_are_single,
@@ -330,6 +350,7 @@ class Moves:
         self._ended: dict[str, object] = {}
         self._memos: dict[object, bytes] = {}
         self._fences: dict[str, int] = {}
+        self._defers: dict[object, DeferStatus] = {}
         self.seen: set[tuple[RunStatus, RunStatus]] = set()
 
     def judge(self, tables: Tables) -> list[str]:
@@ -349,6 +370,11 @@ class Moves:
                 wrong.append(f"the memo of step {step.id} of run {step.run_id} changed")
         for key in self._memos.keys() - tables.steps.rows.keys():
             wrong.append(f"the finished step {key} is gone")
+        for one in tables.defers:
+            before_it = self._defers.get((one.run_id, one.id), one.status)
+            if before_it is not one.status and before_it is not DeferStatus.AFTER_RUN:
+                wrong.append(f"the defer {one.id} of run {one.run_id} went from {before_it} to {one.status}")
+            self._defers[one.run_id, one.id] = one.status
         for item in tables.items:
             if item.fence < self._fences.get(item.id, 0):
                 wrong.append(f"the fence of item {item.id} went back")

@@ -39,6 +39,15 @@ class StepStatus(enum.StrEnum):
     FAILED = "failed"
 
 
+class DeferStatus(enum.StrEnum):
+    """What becomes of a deferred run: it is to begin after its parent's end, was taken back, was refused, or has been asked for."""
+
+    AFTER_RUN = "after_run"
+    ABORTED = "aborted"
+    REJECTED = "rejected"
+    SCHEDULED = "scheduled"
+
+
 class LaneState(enum.StrEnum):
     """Ready to be claimed from, shut by a full key, or without items."""
 
@@ -134,6 +143,7 @@ class Run(Row, frozen=True, kw_only=True):
     `calls` counts the run's items (ready, leased or backing off), `waits` its sleeping and waiting steps: a live run has at least one
     of them. `origin` names what it was made from, by its cause: a run (rerun, lifecycle), an invoking run and step, a cron line.
     `guarded`: it has limit timers, cancel rules or a singleton's name, which go with it.
+    `defers` counts what it wants to have run after its end.
     `pending` holds the step ids of the open parallel group, `pending_key` the id of the discovery that joins it (§4.6).
     """
 
@@ -163,6 +173,7 @@ class Run(Row, frozen=True, kw_only=True):
     output: Json | None = None
     reason: str | None = None
     guarded: bool = False
+    defers: int = 0
 
 
 class Step(Row, frozen=True, kw_only=True):
@@ -187,6 +198,23 @@ class Step(Row, frozen=True, kw_only=True):
     ended_ms: int | None
     position: int
     ref: str | None = None
+
+
+class Defer(Row, frozen=True, kw_only=True):
+    """Something that a run wants to have run after its end (§5.10): by `function_id`, with `input`, which a refused one has not.
+
+    `id` is the hashed id of the op that asked for it; `reason` says why it was refused.
+    """
+
+    run_id: str
+    id: str
+    name: str
+    function_id: str
+    status: DeferStatus
+    input: Json | None
+    meta: Json | None
+    reason: str | None
+    created_ms: int
 
 
 class Attempt(Row, frozen=True, kw_only=True):

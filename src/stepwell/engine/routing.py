@@ -19,6 +19,7 @@ from stepwell.engine.registry import Function, Registry
 from stepwell.engine.view import Select, Selection, View
 from stepwell.protocol.events import Event
 from stepwell.protocol.ids import run_ulid
+from stepwell.protocol.lifecycle import DEFERRED
 
 FANOUT_MAX = 100
 """Functions that one transition schedules for one event; a cursor does the rest."""
@@ -183,7 +184,7 @@ def on_route(registry: Registry, view: View, timer: Timer, now_ms: int) -> list[
     view.require(select_due(event.key, event.id, matching(registry, event, body, now_ms, timer.after)))
     commands, _ = route(decision, event, set(), timer.after)
     topic = view.topic(event.name)
-    if event.run_id is not None and not timer.after and topic is not None:
+    if (event.run_id is not None or event.name == DEFERRED) and not timer.after and topic is not None:
         commands += Meeting(decision, event).now(topic)
     if not any(isinstance(command, TimerSet) and command.timer_id == timer.id for command in commands):
         commands.append(Delete("timers", timer.id))

@@ -70,6 +70,7 @@ SPECS: dict[str, Spec] = {
         Spec("timers", model.Timer, ("id",), {"run": lambda timer: timer.run_id}),
         Spec("schedules", model.Schedule, ("function_id", "cron")),
         Spec("cancellations", model.Cancellation, ("id",)),
+        Spec("defers", model.Defer, ("run_id", "id"), {"run": lambda defer: defer.run_id}),
         Spec("holders", model.Holder, ("id",)),
         Spec("set_aside", model.SetAside, ("id",)),
         Spec("inputs", model.StepInput, ("run_id", "step_id"), {"run": lambda row: row.run_id}),
@@ -161,6 +162,7 @@ class Tables:
         self.timers: Table[model.Timer] = Table(SPECS["timers"])
         self.schedules: Table[model.Schedule] = Table(SPECS["schedules"])
         self.cancellations: Table[model.Cancellation] = Table(SPECS["cancellations"])
+        self.defers: Table[model.Defer] = Table(SPECS["defers"])
         self.holders: Table[model.Holder] = Table(SPECS["holders"])
         self.set_aside: Table[model.SetAside] = Table(SPECS["set_aside"])
         self.inputs: Table[model.StepInput] = Table(SPECS["inputs"])
@@ -218,6 +220,10 @@ class Tables:
         found = (row for row in self.metadata.find("run", run_id) if (row.scope, row.span) == (scope, span))
         return sorted(found, key=lambda row: row.kind)
 
+    def defers_of(self, run_id: str) -> list[model.Defer]:
+        """What a run wants to have run after its end."""
+        return sorted(self.defers.find("run", run_id), key=lambda defer: defer.id)
+
 
 def span_value(run_id: str, scope: str, span: str) -> str:
     """The value of the scan `span_metadata`."""
@@ -245,6 +251,7 @@ SCANS: dict[str, Callable[[Tables, str], list[Any]]] = {
     "waits_of": Tables.waits_of,
     "live_runs": Tables.live_runs,
     "span_metadata": Tables.span_metadata,
+    "defers_of": Tables.defers_of,
 }
 
 SCAN_TABLE: dict[str, str] = {
@@ -258,4 +265,5 @@ SCAN_TABLE: dict[str, str] = {
     "waits_of": "waits",
     "live_runs": "runs",
     "span_metadata": "metadata",
+    "defers_of": "defers",
 }

@@ -320,7 +320,7 @@ class View(Tables):
         self._deleted_runs[run_id] = None
         if (run := self.runs.rows.get(run_id)) is not None:
             self._drop("runs", run_id, run)
-        for name in ("steps", "attempts", "timers", "inputs", "metadata", "spans"):
+        for name in ("steps", "attempts", "timers", "inputs", "metadata", "spans", "defers"):
             table = self.by_name[name]
             for row in table.find("run", run_id):
                 self._drop(name, table.spec.key_of(row), row)

@@ -23,7 +23,7 @@ from stepwell.protocol.answers import (
     output_too_large,
     parse_answer,
 )
-from stepwell.protocol.codec import Json, canonicalize, text, utf16
+from stepwell.protocol.codec import Json, canonical, canonicalize, text, utf16
 from stepwell.protocol.ops import Op
 
 REQUEST_BYTES_MAX = 4 * 1024 * 1024
@@ -38,7 +38,8 @@ class CallRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Advance this run: `step_id` is `step` for a discovery, else the hash of the one step to run.
 
     `stack` names the finished steps in the order in which they finished; `steps` holds their memos, and inputs of steps that have
-    not run yet (§4.3). `events` are as functions see them; the first one is never missing.
+    not run yet (§4.3). `events` are as functions see them; the first one is never missing. `defers` says of what the run has deferred
+    whether it can be taken back (§5.10).
     """
 
     run_id: str
@@ -57,6 +58,7 @@ class CallRequest(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str
     events: tuple[Json, ...]
     steps: dict[str, Json]
+    defers: dict[str, bool] = {}
     use_api: bool = False
     timeout_ms: int = CALL_TIMEOUT_MS
 
@@ -109,7 +111,9 @@ def _encode(request: CallRequest, *, use_api: bool) -> bytes:
             text(request.step_id),
             b',"use_api":',
             flag,
-            b'},"defers":{},"event":',
+            b'},"defers":',
+            encode_defers(request.defers),
+            b',"event":',
             request.events[0],
             b',"events":',
             b"[]" if use_api else encode_list(request.events),
@@ -126,6 +130,11 @@ def encode_steps(steps: Mapping[str, Json]) -> Json:
     """The canonical object of memoised steps: in the request, and as `/v0/runs/{run}/actions` answers it (§4.10)."""
     ids = sorted(steps) if all(map(str.isascii, steps)) else sorted(steps, key=utf16)
     return b"{" + b",".join([text(step_id) + b":" + steps[step_id] for step_id in ids]) + b"}"
+
+
+def encode_defers(defers: Mapping[str, bool]) -> Json:
+    """The canonical object of what the run has deferred."""
+    return canonical({defer_id: {"abortable": abortable} for defer_id, abortable in defers.items()}) if defers else b"{}"
 
 
 def encode_list(items: list[Json] | tuple[Json, ...]) -> Json:

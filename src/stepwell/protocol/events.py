@@ -119,7 +119,7 @@ def parse_event(
         user=_object(fields.get("user"), "user"),
         ts=_ts(fields.get("ts"), received_ms),
         v=_text(fields.get("v"), "v", EVENT_VERSION_BYTES_MAX) or None,
-        meta=_meta(fields.get("meta")),
+        meta=parse_meta(fields.get("meta")),
         received_ms=received_ms,
     )
 
@@ -183,8 +183,8 @@ def _ts(raw: msgspec.Raw | None, received_ms: int) -> int:
     return int(value)
 
 
-def _meta(raw: msgspec.Raw | None) -> Json | None:
-    """Sessions, inherited ones merged under the event's own: a null removes one, `sessions: null` all (§2.1)."""
+def parse_meta(raw: msgspec.Raw | None) -> Json | None:
+    """An event's `meta`: sessions, inherited ones merged under the event's own: a null removes one, `sessions: null` all (§2.1)."""
     if raw is None:
         return None
     meta = decode(bytes(raw))

@@ -122,7 +122,7 @@ def _op(wire: _Wire) -> Op:
             413,
             code="output_too_large",
         )
-    if op.opts is not None and len(op.opts) > STEP_INPUT_BYTES_MAX:
+    if op.opts is not None and op.op not in LAZY and len(op.opts) > STEP_INPUT_BYTES_MAX:
         raise ProtocolError(
             f"the input of step {op.label!r} has {len(op.opts)} bytes; at most {STEP_INPUT_BYTES_MAX} are taken", code="input_too_large"
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from stepwell.engine.events import run_data, wire
-from stepwell.engine.model import EventRow, Json, Run, Step
+from stepwell.engine.model import DeferStatus, EventRow, Json, Run, Step
 from stepwell.engine.view import Changes
 from stepwell.protocol.codec import canonical
 from stepwell.protocol.events import Event
@@ -21,16 +21,17 @@ BYTES_MAX = 64 * 1024 * 1024
 class RunBodies:
     """One run's events and steps. `stack` holds the step ids in the order in which they finished.
 
-    `inputs` are those that a rerun gives steps in place of their own.
+    `inputs` are those that a rerun gives steps in place of their own, `defers` says of what the run defers whether it can be taken back.
     """
 
-    __slots__ = ("events", "inputs", "size", "stack", "steps")
+    __slots__ = ("defers", "events", "inputs", "size", "stack", "steps")
 
     def __init__(self, events: tuple[Json, ...], inputs: dict[str, Json] | None = None) -> None:
         self.events = events
         self.inputs = inputs or {}
         self.steps: dict[str, Json] = {}
         self.stack: list[str] = []
+        self.defers: dict[str, bool] = {}
         self.size = sum(map(len, events)) + sum(map(len, self.inputs.values())) + 200
 
     def sent(self) -> dict[str, Json]:
@@ -70,6 +71,10 @@ class Bodies:
                 if step.memo is not None and (bodies := self._runs.get(step.run_id)) is not None and step.id not in bodies.steps:
                     self._bytes += bodies.add(step.id, step.memo)
             self._shrink()
+        if "defers" in tables:
+            for one in (*tables["defers"].inserted, *tables["defers"].updated):
+                if (bodies := self._runs.get(one.run_id)) is not None:
+                    bodies.defers[one.id] = one.status is DeferStatus.AFTER_RUN
 
     def forget(self, run_id: str) -> None:
         """The run has ended."""
@@ -89,6 +94,8 @@ class Bodies:
         for step in sorted(finished, key=lambda step: step.position):
             assert step.memo is not None
             bodies.add(step.id, step.memo)
+        if run.defers:
+            bodies.defers = {one.id: one.status is DeferStatus.AFTER_RUN for one in await self._reader.defers_of(run.id)}
         # A commit may have come between the two reads: what it finished is known here already, or will be read next time.
         self._keep(run.id, bodies)
         return bodies

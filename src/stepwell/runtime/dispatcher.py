@@ -260,6 +260,7 @@ class Dispatcher:
             request_id=ulid(self._clock.now_ms(), self._clock.entropy(10)),
             events=bodies.events,
             steps=bodies.sent(),
+            defers=dict(bodies.defers),
         )
 
     async def compare(self) -> None:

@@ -21,7 +21,7 @@ from stepwell.server.auth import COOKIE, Keys
 from stepwell.server.http import Handler, json_response
 from stepwell.server.ingest import Ingest
 from stepwell.server.sdk_api import whole
-from stepwell.server.shapes import page_attempt, page_run, page_step, value_of
+from stepwell.server.shapes import page_attempt, page_defer, page_run, page_step, value_of
 
 RUNS_DEFAULT, RUNS_MAX = 50, 200
 LIVE_PING_S = 15.0
@@ -117,6 +117,7 @@ class AdminApi:
         known = {step.id for step in steps}
         trace = {
             "run": shown,
+            "defers": [page_defer(one) for one in await reader.defers_of(run_id)] if run.defers else [],
             "steps": [page_step(step, [one for one in attempts if one.step_id == step.id], list(items)) for step in steps],
             "attempts": [page_attempt(one) for one in attempts if one.step_id not in known],
             "now_ms": self._node.clock.now_ms(),

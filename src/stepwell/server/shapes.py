@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from stepwell.engine.flow.singleton import SINGLETON
-from stepwell.engine.model import Attempt, EventRow, FunctionRow, Item, Json, Run, RunStatus, Step, StepStatus
+from stepwell.engine.model import Attempt, Defer, EventRow, FunctionRow, Item, Json, Run, RunStatus, Step, StepStatus
 from stepwell.protocol.codec import decode
 from stepwell.protocol.events import Event
 from stepwell.protocol.ids import function_uuid
@@ -128,6 +128,18 @@ def page_step(step: Step, attempts: list[Attempt], items: list[Item]) -> dict[st
         "error": value_of(output.error),
         "tries": step.attempts,
         "attempts": [page_attempt(attempt) for attempt in attempts],
+    }
+
+
+def page_defer(defer: Defer) -> dict[str, Any]:
+    """What a run wants to have run after its end, in the page's trace."""
+    return {
+        "id": defer.id,
+        "name": defer.name,
+        "function": defer.function_id,
+        "status": str(defer.status),
+        "reason": defer.reason,
+        "input": value_of(defer.input),
     }
 
 

@@ -17,6 +17,7 @@ from stepwell.engine.model import (
     AppRow,
     Attempt,
     Cancellation,
+    Defer,
     EventRow,
     FunctionRow,
     Holder,
@@ -173,6 +174,10 @@ class Reader(Protocol):
 
     async def queue_depths(self, limit: int) -> tuple[QueueDepth, ...]:
         """How much waits for each function that has anything waiting; each is counted to a limit."""
+        ...
+
+    async def defers_of(self, run_id: str) -> tuple[Defer, ...]:
+        """What a run wants to have run after its end, by the hashed id."""
         ...
 
     async def items_of(self, run_id: str) -> tuple[Item, ...]:

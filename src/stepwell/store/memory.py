@@ -13,6 +13,7 @@ from stepwell.engine.model import (
     AppRow,
     Attempt,
     Cancellation,
+    Defer,
     EventRow,
     FunctionRow,
     Holder,
@@ -91,7 +92,7 @@ class MemoryStore:
             self._take("names", self.tables.names.find("run", run_id))
         for run_id in changes.deleted_runs:
             self._take("runs", [self.tables.runs.rows[run_id]] if run_id in self.tables.runs.rows else [])
-            for name in ("steps", "attempts", "timers", "inputs", "metadata", "spans"):
+            for name in ("steps", "attempts", "timers", "inputs", "metadata", "spans", "defers"):
                 self._take(name, self.tables.by_name[name].find("run", run_id))
             self.tables.trace_totals.remove(run_id)
         self.commits += 1
@@ -204,6 +205,10 @@ class _Reader:
             if item.holder is None:
                 waiting.setdefault(item.function_id, []).append(item.order_ms)
         return tuple(QueueDepth(function_id, min(len(times), limit), min(times)) for function_id, times in sorted(waiting.items()))
+
+    async def defers_of(self, run_id: str) -> tuple[Defer, ...]:
+        """What a run wants to have run after its end."""
+        return tuple(self._tables.defers_of(run_id))
 
     async def items_of(self, run_id: str) -> tuple[Item, ...]:
         """A run's outstanding items."""

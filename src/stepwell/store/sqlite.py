@@ -48,6 +48,7 @@ RANGES = {
         "delete_runs_metadata",
         "delete_runs_spans",
         "delete_runs_trace_totals",
+        "delete_runs_defers",
         "delete_runs_runs",
     ),
 }

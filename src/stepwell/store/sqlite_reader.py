@@ -16,6 +16,7 @@ import msgspec
 from stepwell.engine.model import (
     Attempt,
     Cancellation,
+    Defer,
     EventRow,
     Holder,
     Item,
@@ -162,6 +163,10 @@ class SqliteReader:
             "queue_depths", {"limit": limit}, lambda found: tuple(QueueDepth(*row) for row in found)
         )
         return depths
+
+    async def defers_of(self, run_id: str) -> tuple[Defer, ...]:
+        """What a run wants to have run after its end."""
+        return await self._rows("defers", "defers_of", value=run_id, limit=-1)
 
     async def items_of(self, run_id: str) -> tuple[Item, ...]:
         """A run's outstanding items."""

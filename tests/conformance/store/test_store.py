@@ -8,10 +8,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from stepwell.engine.commands import AdvanceRun, Charge, Delete, DeleteOfRun, EndRun, HoldItem, Put, SetLane
-from stepwell.engine.model import Counter, EventRow, Item, Lane, LaneState, Run, RunStatus, Step, StepStatus, Timer, TimerKind
+from stepwell.engine.commands import AdvanceRun, Charge, Delete, DeleteOfRun, DeleteRun, EndRun, HoldItem, Put, SetDefer, SetLane
+from stepwell.engine.model import (
+    Counter,
+    Defer,
+    DeferStatus,
+    EventRow,
+    Item,
+    Lane,
+    LaneState,
+    Run,
+    RunStatus,
+    Step,
+    StepStatus,
+    Timer,
+    TimerKind,
+)
 from stepwell.engine.view import Scan, Select, View
 from stepwell.errors import Conflict, StoreRefused
 from stepwell.store.base import Store
@@ -159,6 +174,27 @@ def test_the_end_of_a_run_takes_what_waits_for_it(check: Callable[[Work], None])
         assert len(await store.reader.timers_of("R11")) == 1
         view = await seen(store, Select("timers", "sleep/R1/s"), Select("items", "R1-b"))
         assert view.timer("sleep/R1/s") is None and view.item("R1-b") is None
+
+    check(work)
+
+
+def test_a_run_keeps_what_it_defers_until_it_goes_itself(check: Callable[[Work], None]) -> None:
+    """Found by their run, in order, bodies and all; the run's end leaves them, its deletion takes them, loaded or not."""
+
+    async def work(store: Store) -> None:
+        fields: dict[str, Any] = {"name": "d", "function_id": "g", "input": b'{"n":1}', "meta": b"{}", "reason": None, "created_ms": 1}
+        kept = Defer(run_id="R1", id="d", status=DeferStatus.AFTER_RUN, **fields)
+        refused = msgspec.structs.replace(kept, id="c", status=DeferStatus.REJECTED, input=None, meta=None, reason="too many")
+        await write(store, Put(a_run(defers=2)), Put(kept), Put(refused), Put(msgspec.structs.replace(kept, run_id="R11")))
+        assert await store.reader.defers_of("R1") == (refused, kept)
+        view = await seen(store, Scan("defers_of", "R1", 9), Scan("defers_of", "R2", 9))
+        assert view.scan("defers_of", "R1", 9) == [refused, kept] and view.scan("defers_of", "R2", 9) == []
+        end = EndRun("R1", RunStatus.COMPLETED, b"1", None, 9)
+        scheduled = SetDefer("R1", "d", DeferStatus.SCHEDULED)
+        await write(store, scheduled, end, DeleteOfRun("R1"), selections=(Select("runs", "R1"), Select("defers", ("R1", "d"))))
+        assert [one.status for one in await store.reader.defers_of("R1")] == [DeferStatus.REJECTED, DeferStatus.SCHEDULED]
+        await write(store, DeleteRun("R1"))
+        assert await store.reader.defers_of("R1") == () and len(await store.reader.defers_of("R11")) == 1
 
     check(work)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from stepwell.engine.advance import Advance, error_json
 from stepwell.engine.model import Item
+from stepwell.engine.steps.defer import on_defer_abort, on_defer_add
 from stepwell.engine.steps.discovery import on_discovery_request
 from stepwell.engine.steps.gateway import on_gateway
 from stepwell.engine.steps.invoke import on_invoke
@@ -35,7 +36,10 @@ ADVANCES: dict[str, OnOp] = {
     "Gateway": on_gateway,
     "AIGateway": on_gateway,
     "RunComplete": on_run_complete,
+    "SyncRunComplete": on_run_complete,
     "DiscoveryRequest": on_discovery_request,
+    "DeferAdd": on_defer_add,
+    "DeferAbort": on_defer_abort,
 }
 
 

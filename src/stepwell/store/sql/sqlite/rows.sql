@@ -106,10 +106,10 @@ WHERE id IN (SELECT value FROM json_each(:keys));
 
 -- name: insert_runs
 -- New runs.
-INSERT INTO runs (id, function_id, function_version, app_name, event_ids, status, cause, origin, lane_id, keys, order_ms, created_ms, started_ms, ended_ms, request_version, force_plan, pending, pending_key, steps, finished, state_bytes, calls, waits, output, reason, guarded)
+INSERT INTO runs (id, function_id, function_version, app_name, event_ids, status, cause, origin, lane_id, keys, order_ms, created_ms, started_ms, ended_ms, request_version, force_plan, pending, pending_key, steps, finished, state_bytes, calls, waits, output, reason, guarded, defers)
 VALUES :rows;
 
--- name: update_runs (id, status, started_ms, ended_ms, request_version, force_plan, pending, pending_key, steps, finished, state_bytes, calls, waits, output, reason)
+-- name: update_runs (id, status, started_ms, ended_ms, request_version, force_plan, pending, pending_key, steps, finished, state_bytes, calls, waits, output, reason, defers)
 -- What may change of runs.
 UPDATE runs
 SET status = changed.column2,
@@ -125,7 +125,8 @@ SET status = changed.column2,
     calls = changed.column12,
     waits = changed.column13,
     output = changed.column14,
-    reason = changed.column15
+    reason = changed.column15,
+    defers = changed.column16
 FROM (VALUES :rows) AS changed
 WHERE runs.id = changed.column1;
 
@@ -136,7 +137,7 @@ WHERE id IN (SELECT value FROM json_each(:keys));
 
 -- name: select_runs
 -- Runs by key.
-SELECT id, function_id, function_version, app_name, event_ids, status, cause, origin, lane_id, keys, order_ms, created_ms, started_ms, ended_ms, request_version, force_plan, pending, pending_key, steps, finished, state_bytes, calls, waits, output, reason, guarded
+SELECT id, function_id, function_version, app_name, event_ids, status, cause, origin, lane_id, keys, order_ms, created_ms, started_ms, ended_ms, request_version, force_plan, pending, pending_key, steps, finished, state_bytes, calls, waits, output, reason, guarded, defers
 FROM runs
 WHERE id IN (SELECT value FROM json_each(:keys));
 
@@ -605,3 +606,27 @@ WHERE (run_id, step_id) IN (SELECT value ->> 0, value ->> 1 FROM json_each(:keys
 SELECT run_id, step_id, input
 FROM inputs
 WHERE (run_id, step_id) IN (SELECT value ->> 0, value ->> 1 FROM json_each(:keys));
+
+-- name: insert_defers
+-- New defers.
+INSERT INTO defers (run_id, id, name, function_id, status, input, meta, reason, created_ms)
+VALUES :rows;
+
+-- name: update_defers (run_id, id, status)
+-- What may change of defers.
+UPDATE defers
+SET status = changed.column3
+FROM (VALUES :rows) AS changed
+WHERE defers.run_id = changed.column1
+  AND defers.id = changed.column2;
+
+-- name: delete_defers
+-- Defers that go.
+DELETE FROM defers
+WHERE (run_id, id) IN (SELECT value ->> 0, value ->> 1 FROM json_each(:keys));
+
+-- name: select_defers
+-- Defers by key.
+SELECT run_id, id, name, function_id, status, input, meta, reason, created_ms
+FROM defers
+WHERE (run_id, id) IN (SELECT value ->> 0, value ->> 1 FROM json_each(:keys));

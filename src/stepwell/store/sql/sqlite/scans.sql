@@ -71,7 +71,7 @@ LIMIT :limit;
 
 -- name: live_runs
 -- A function's runs that have not ended, behind an id.
-SELECT id, function_id, function_version, app_name, event_ids, status, cause, origin, lane_id, keys, order_ms, created_ms, started_ms, ended_ms, request_version, force_plan, pending, pending_key, steps, finished, state_bytes, calls, waits, output, reason, guarded
+SELECT id, function_id, function_version, app_name, event_ids, status, cause, origin, lane_id, keys, order_ms, created_ms, started_ms, ended_ms, request_version, force_plan, pending, pending_key, steps, finished, state_bytes, calls, waits, output, reason, guarded, defers
 FROM runs
 WHERE function_id = substr(:value, 1, instr(:value, char(10)) - 1)
   AND id > substr(:value, instr(:value, char(10)) + 1)
@@ -87,6 +87,14 @@ WHERE run_id = :value ->> 0
   AND scope = :value ->> 1
   AND span = :value ->> 2
 ORDER BY kind
+LIMIT :limit;
+
+-- name: defers_of
+-- What a run wants to have run after its end.
+SELECT run_id, id, name, function_id, status, input, meta, reason, created_ms
+FROM defers
+WHERE run_id = :value
+ORDER BY id
 LIMIT :limit;
 
 -- name: end_runs_timers
@@ -162,6 +170,11 @@ WHERE run_id IN (SELECT value FROM json_each(:keys));
 -- name: delete_runs_trace_totals
 -- How much there was of both.
 DELETE FROM trace_totals
+WHERE run_id IN (SELECT value FROM json_each(:keys));
+
+-- name: delete_runs_defers
+-- What they deferred.
+DELETE FROM defers
 WHERE run_id IN (SELECT value FROM json_each(:keys));
 
 -- name: delete_runs_runs
