@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from stepwell.engine import apps, calls, cancelling, control, holders, lanes, metadata, rerun, routing, spans, timers
+from stepwell.engine import apps, calls, cancelling, control, endpoints, holders, lanes, metadata, rerun, routing, spans, timers
 from stepwell.engine.commands import Command, Effect
 from stepwell.engine.flow import changes
 from stepwell.engine.inputs import (
@@ -18,6 +18,7 @@ from stepwell.engine.inputs import (
     CallsReturned,
     CancellationEnded,
     Claim,
+    EndpointFound,
     EventsReceived,
     FunctionHeld,
     FunctionInvoked,
@@ -32,6 +33,8 @@ from stepwell.engine.inputs import (
     SignalSent,
     SpansTold,
     StepsCheckpointed,
+    SyncRunBegun,
+    SyncStepsTold,
     TimerDue,
 )
 from stepwell.engine.registry import Registry
@@ -52,6 +55,12 @@ def select(registry: Registry, input: AnyInput, now_ms: int) -> list[Selection]:
             return lanes.select_claim(registry, input)
         case TimerDue():
             return timers.select_timer(input)
+        case SyncStepsTold():
+            return endpoints.select_report(input.run_id, input.ops)
+        case SyncRunBegun():
+            return endpoints.select_begun(input)
+        case EndpointFound():
+            return endpoints.select_endpoint(input)
         case AppSynced():
             return apps.select_sync(registry, input)
         case AppRemoved():
@@ -108,6 +117,12 @@ def transition(registry: Registry, view: View, input: AnyInput, now_ms: int) -> 
             return lanes.on_claim(registry, view, input, now_ms)
         case TimerDue():
             return timers.on_timer_due(registry, view, input, now_ms)
+        case SyncStepsTold():
+            return endpoints.on_sync_steps(registry, view, input, now_ms)
+        case SyncRunBegun():
+            return endpoints.on_sync_run_begun(registry, view, input, now_ms)
+        case EndpointFound():
+            return endpoints.on_endpoint_found(registry, view, input, now_ms)
         case AppSynced():
             return apps.on_app_synced(registry, view, input, now_ms)
         case AppRemoved():

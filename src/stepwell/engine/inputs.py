@@ -13,8 +13,9 @@ import msgspec
 from stepwell.engine.model import Cancellation, Json, Step, Timer, UserSpan
 from stepwell.protocol.calls import Answer, Checkpoint
 from stepwell.protocol.events import Event
-from stepwell.protocol.functions import Override, Registration
+from stepwell.protocol.functions import FunctionConfig, Override, Registration
 from stepwell.protocol.metadata import Note
+from stepwell.protocol.ops import Op
 
 
 class Input(msgspec.Struct, frozen=True, tag=True):
@@ -90,6 +91,31 @@ class StepsCheckpointed(Input, frozen=True):
     """A call that goes on reports steps."""
 
     checkpoint: Checkpoint
+
+
+class EndpointFound(Input, frozen=True):
+    """A domain tells of one of its endpoints. `app_name` is the domain, `sdk` what its code is written with."""
+
+    app_name: str
+    sdk: str
+    function: FunctionConfig
+
+
+class SyncRunBegun(Input, frozen=True):
+    """An app has begun a run and executes it: with the steps done so far. The event's id is the idempotency key, where it has one."""
+
+    run_id: str
+    function_id: str
+    event: Event
+    request_version: int
+    ops: tuple[Op, ...]
+
+
+class SyncStepsTold(Input, frozen=True):
+    """An app that executes a run tells what it has done, or wants done."""
+
+    run_id: str
+    ops: tuple[Op, ...]
 
 
 class TimerDue(Input, frozen=True):
@@ -187,7 +213,7 @@ class InputSetAside(Input, frozen=True):
     timer: Timer | None
 
 
-CHANGES_REGISTRY = (AppSynced, AppRemoved, FunctionHeld, FunctionOverridden)
+CHANGES_REGISTRY = (AppSynced, AppRemoved, FunctionHeld, FunctionOverridden, EndpointFound)
 """Inputs after which decisions are made with other functions: each ends its group."""
 
 AnyInput = (
@@ -200,6 +226,9 @@ AnyInput = (
     | CallAnswered
     | CallsReturned
     | StepsCheckpointed
+    | EndpointFound
+    | SyncRunBegun
+    | SyncStepsTold
     | TimerDue
     | RunCancelled
     | RunRerun

@@ -30,6 +30,7 @@ from stepwell.engine.inputs import (
     InputSetAside,
     NodeStarted,
     StepsCheckpointed,
+    SyncStepsTold,
     TimerDue,
 )
 from stepwell.engine.registry import Registry, RunLimits, Settings
@@ -215,7 +216,7 @@ class Node:
             future.set_exception(StoreUnavailable("the node has stopped"))
             return future
         match input:
-            case CallAnswered() | StepsCheckpointed() | CallsReturned():
+            case CallAnswered() | StepsCheckpointed() | SyncStepsTold() | CallsReturned():
                 self._answers.append((input, future))
             case Claim():
                 self._claims.append((input, future))
@@ -253,7 +254,16 @@ class Node:
         """Done when the run ends, if it has not ended before this was asked."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._ended.setdefault(run_id, []).append(future)
+        future.add_done_callback(lambda future: self._gave_up(run_id, future))
         return future
+
+    def _gave_up(self, run_id: str, future: asyncio.Future[None]) -> None:
+        """Somebody waits no longer for the end of a run that may be far off."""
+        waiters = self._ended.get(run_id)
+        if waiters is not None and future in waiters:
+            waiters.remove(future)
+            if not waiters:
+                del self._ended[run_id]
 
     # The heartbeat.
 
@@ -302,7 +312,7 @@ class Node:
     def _requeue(self, entries: list[Entry]) -> None:
         for entry in reversed(entries):
             match entry[0]:
-                case CallAnswered() | StepsCheckpointed() | CallsReturned():
+                case CallAnswered() | StepsCheckpointed() | SyncStepsTold() | CallsReturned():
                     self._answers.appendleft(entry)
                 case Claim():
                     self._claims.appendleft(entry)

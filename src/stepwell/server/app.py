@@ -63,7 +63,7 @@ class Server:
         self._kind, self._keys, self._hosts = kind, keys, hosts | LOOPBACK_NAMES
         self.tokens = Tokens(node.clock, keys.signing_key)
         signed = self.sdk_api.signed
-        routes = [*self.sdk_api.routes(), *RunApi(node).routes(signed), *CheckpointApi(node).routes(signed)]
+        routes = [*self.sdk_api.routes(), *RunApi(node).routes(signed), *CheckpointApi(node, keys, self.tokens).routes(signed)]
         routes += RealtimeApi(node, keys, self.tokens).routes(signed)
         if connect is not None:
             workers = ConnectApi(node, connect)

@@ -19,9 +19,11 @@ import watchfiles
 
 from stepwell.drivers.connect import ConnectDriver
 from stepwell.drivers.connect.timing import timing_of
+from stepwell.drivers.endpoint import EndpointDriver
 from stepwell.drivers.gateway import Gateway
 from stepwell.drivers.http import HttpDriver
 from stepwell.drivers.process import ProcessDriver
+from stepwell.engine.endpoints import DRIVER
 from stepwell.engine.registry import Settings
 from stepwell.errors import UsageError
 from stepwell.net.addresses import is_public
@@ -114,7 +116,8 @@ async def run_host(options: HostOptions, say: Callable[[str], None] = print, on_
     driver = HttpDriver(pool, kind=options.kind, signing_key=options.keys.signing_key)
     children: ProcessDriver | None = None
     connect = ConnectDriver(timing=timing, account_id=ACCOUNT_ID, environment_id=ENVIRONMENT_ID)
-    drivers: dict[str, MakeCall] = {"http": driver.call, "connect": connect.call}
+    endpoints = EndpointDriver(pool, kind=options.kind, signing_key=options.keys.signing_key)
+    drivers: dict[str, MakeCall] = {"http": driver.call, "connect": connect.call, DRIVER: endpoints.call}
     if options.app is not None:
         children = ProcessDriver(
             options.app,

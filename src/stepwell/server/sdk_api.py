@@ -11,7 +11,7 @@ from starlette.routing import BaseRoute, Route
 from stepwell.engine.inputs import AppSynced, RunCancelled, Synced
 from stepwell.engine.model import EventRow
 from stepwell.errors import NotFound, ProtocolError
-from stepwell.protocol.calls import encode_steps
+from stepwell.protocol.codec import text
 from stepwell.protocol.durations import parse_date_ms
 from stepwell.protocol.events import Event
 from stepwell.protocol.functions import Registration, parse_registration
@@ -122,8 +122,11 @@ class SdkApi:
         run = await self._node.reader.run(run_id)
         assert run is not None
         inputs = await edited_inputs(self._node.reader, run)
-        memos = {step.id: step.memo for step in await self._node.reader.steps(run_id) if step.memo is not None}
-        return Response(encode_steps({**inputs, **memos}), media_type="application/json")
+        # In the order in which they finished: an endpoint that fetches them has no other way to know it (§5.13).
+        stack = sorted(await self._node.reader.steps(run_id), key=lambda step: step.position)
+        memos = {step.id: step.memo for step in stack if step.memo is not None}
+        parts = [text(step_id) + b":" + memo for step_id, memo in {**memos, **{k: v for k, v in inputs.items() if k not in memos}}.items()]
+        return Response(b"{" + b",".join(parts) + b"}", media_type="application/json")
 
     async def batch(self, request: Request) -> Response:
         """The events of a run, for the same."""
