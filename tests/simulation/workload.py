@@ -21,6 +21,7 @@ from stepwell.protocol.functions import (
     Throttle,
     Trigger,
 )
+from stepwell.protocol.lifecycle import DEFERRED
 from stepwell.protocol.ops import Op
 
 
@@ -58,6 +59,14 @@ PROGRAMS: dict[str, tuple[Stage, ...]] = {
     "last": (Stage("tool", ("z:sleep",)), Stage("run", ("a",))),
     "whole": (Stage("run", ("a",)), Stage("parallel", ("p", "z:sleep")), Stage("run", ("b",))),
 }
+
+ENDPOINTS: dict[str, tuple[Stage, ...]] = {
+    "page": (Stage("run", ("a",)), Stage("run", ("b",))),
+    "slow-page": (Stage("run", ("a",)), Stage("tool", ("z:sleep",)), Stage("run", ("b",))),
+    "wide-page": (Stage("parallel", ("p", "q", "z:sleep")), Stage("flaky", ("f",), 2)),
+    "bad-page": (Stage("run", ("a",)), Stage("fails", ("x",))),
+}
+"""Programs that their apps begin by themselves (`endpoints.py`)."""
 
 LIMITS: dict[str, tuple[Concurrency, ...]] = {
     "fan": (Concurrency(limit=2),),
@@ -121,7 +130,8 @@ def registration() -> Registration:
     )
     told = FunctionConfig(id="sim-told", name="told", triggers=(Trigger(event="inngest/function.failed"),), retries=0)
     cron = FunctionConfig(id="sim-cron", name="cron", triggers=(CRON,), retries=0)
-    every = (*functions, told, cron)
+    later = FunctionConfig(id="sim-later", name="later", triggers=(Trigger(event=DEFERRED),), retries=0)
+    every = (*functions, told, cron, later)
     return Registration(app_name="sim", url="", sdk="", framework="", app_version="", functions=every, checksum="1")
 
 
@@ -135,7 +145,7 @@ class App:
 
     def answer(self, program: str, run_id: str, memo: Mapping[str, bytes], step_id: str, attempt: int, plan: bool, version: int) -> Answer:
         """What the function does next, given its memo."""
-        for stage in PROGRAMS.get(program, ()):
+        for stage in PROGRAMS.get(program) or ENDPOINTS.get(program, ()):
             missing = [name for name in stage.names if name.split(":")[0] not in memo]
             if not missing:
                 if stage.kind == "fails" and ":caught" not in stage.names[0]:

@@ -31,12 +31,13 @@ from stepwell.engine.inputs import (
     SignalSent,
     SpansTold,
     StepsCheckpointed,
+    SyncRunBegun,
+    SyncStepsTold,
     TimerDue,
 )
 from stepwell.engine.invariants import Moves
 from stepwell.engine.model import Cancellation, Item, LaneState, UserSpan
 from stepwell.engine.registry import Settings
-from stepwell.engine.steps import memo_of
 from stepwell.errors import StoreUnavailable
 from stepwell.protocol.calls import Checkpoint, Lost, Ops
 from stepwell.protocol.events import Event
@@ -51,6 +52,7 @@ from stepwell.store.memory import MemoryStore
 from tests.simulation.broken import Broken
 from tests.simulation.checkers import FOR_EVER, Meetings, WatchedHeart, judge_commit, judge_end
 from tests.simulation.clock import VirtualClock, at_once
+from tests.simulation.endpoints import Endpoints, saves
 from tests.simulation.faults import FaultyStore, Luck
 from tests.simulation.flow import Flow
 from tests.simulation.workload import FLOWING, PROGRAMS, App, registration
@@ -95,14 +97,17 @@ class World:
         self.accepted: dict[str, Event] = {}
         self.acknowledged: dict[tuple[str, str], bytes] = {}
         self.versions: dict[str, int] = {}
+        self.endpoints = Endpoints(self.chance, self.clock, self.app, self.versions)
         self.epoch = 0
         self.sent = 0
         self._new_epoch()
         # In the server's own process, calls that are lost with a node count as those that may have killed it.
         self.driver = self.chance.choice(("sim", "local"))
         self.inbox.append(AppSynced(registration(), self.driver))
+        self.inbox += Endpoints.known()
         while self.inbox:
             self._beat()
+        at_once(self.heart.reload())
         self.luck.rate = rate
 
     # The course.
@@ -127,6 +132,8 @@ class World:
             (1, self._cancel_many),
             (1, self._change),
             (1, self._note),
+            (2, lambda: self.endpoints.visit(self.inbox)),
+            (6, lambda: self.endpoints.move(self.inbox)),
         ]
         weights = [weight for weight, _ in actions]
         for _ in range(MOVES_MAX):
@@ -137,6 +144,7 @@ class World:
         self.luck.rate = 0.0
         self._crash()
         self.inbox += [FunctionHeld(function_id, "running") for function_id in self.heart.registry.functions]
+        self.endpoints.settle()
         for _ in range(SETTLE_MAX):
             while self.inbox:
                 self._beat()
@@ -150,6 +158,7 @@ class World:
             self._tick(far=True)
         judge_end(self.tables, self.heart.registry, self.accepted.values(), self.acknowledged)
         self.flow.judge_end(self.tables, self.heart.registry, self.accepted)
+        self.endpoints.judge_end(self.tables)
 
     def _timers_left(self) -> bool:
         """Whether a timer is left but those that always have a next time."""
@@ -206,8 +215,9 @@ class World:
     def _publish(self, input: AnyInput, decided: Decided) -> None:
         """What the node does with a committed decision."""
         poisoned = isinstance(input, CallAnswered) and input.answer is None
-        if decided.error is not None and not poisoned and not isinstance(input, RunCancelled | RunRerun):
+        if decided.error is not None and not poisoned and not isinstance(input, RunCancelled | RunRerun | SyncRunBegun | SyncStepsTold):
             raise Broken(f"{input} raised") from decided.error
+        self.endpoints.heard(input, decided, self.tables)
         if isinstance(input, EventsReceived):
             self.accepted.update((event.internal_id, event) for event in input.events)
         for effect in decided.effects:
@@ -224,7 +234,9 @@ class World:
 
     def _acknowledge(self, checkpoint: Checkpoint, accepted: bool) -> None:
         """The call goes on with its steps saved, or ends unheard, since it was superseded."""
-        memos = {op.id: memo_of(op) for op in checkpoint.ops}
+        memos = saves(checkpoint.ops)
+        if accepted:
+            memos = self.endpoints.first_saved(checkpoint.run_id, memos, self.tables)
         if accepted:
             self.acknowledged.update(((checkpoint.run_id, step_id), memo) for step_id, memo in memos.items())
         for flight in [flight for flight in self.out if (flight.item.id, flight.item.fence) == (checkpoint.item_id, checkpoint.fence)]:
@@ -250,10 +262,11 @@ class World:
         item = flight.item
         version = self.versions.setdefault(item.run_id, self.chance.choice(VERSIONS.get(flight.program, (1, 2))))
         answer = self.app.answer(flight.program, item.run_id, flight.memo, item.step_id, item.attempt, flight.plan, version)
+        single = isinstance(answer, Ops) and len(answer.ops) == 1 and answer.ops[0].op == "StepRun" and item.step_id == "step"
+        answer = self.endpoints.with_defers(answer)
         if flight.unheard:
             answer = Ops(ops=flight.unheard, request_version=version)
         luck = 1.0 if settling else self.chance.random()
-        single = isinstance(answer, Ops) and len(answer.ops) == 1 and answer.ops[0].op == "StepRun" and item.step_id == "step"
         if single and not flight.plan and not flight.unheard and (luck < 0.3 or (settling and self.chance.random() < 0.5)):
             assert isinstance(answer, Ops)
             checkpoint = Checkpoint(run_id=item.run_id, item_id=item.id, fence=item.fence, ops=answer.ops)
