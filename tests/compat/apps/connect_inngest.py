@@ -14,7 +14,7 @@ client = inngest.Inngest(
     app_id="wk",
     api_base_url=os.environ["SERVER_URL"],
     event_api_base_url=os.environ["SERVER_URL"],
-    is_production=False,
+    is_production=os.environ.get("INNGEST_DEV") == "0",
     logger=logging.getLogger("app"),
 )
 

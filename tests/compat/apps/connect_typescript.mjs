@@ -8,7 +8,7 @@ const { CALLS_FILE, MOST, PACKAGES, SERVER_URL } = process.env;
 const require = createRequire(`${PACKAGES}/`);
 const { Inngest, NonRetriableError } = require("inngest-v4");
 const { connect } = require("inngest-v4/connect");
-const client = new Inngest({ id: "wk", baseUrl: SERVER_URL, isDev: true });
+const client = new Inngest({ id: "wk", baseUrl: SERVER_URL, isDev: process.env.INNGEST_DEV !== "0" });
 
 /** Write the call down; says how often it was made. */
 function note(what) {
