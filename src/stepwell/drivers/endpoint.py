@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 
 from stepwell.drivers.base import CheckpointFn
-from stepwell.drivers.http import HINTS, in_header
+from stepwell.drivers.http import HINTS, in_header, trace_headers
 from stepwell.errors import CallError, ProtocolError, UsageError
 from stepwell.net.http_client import Pool
 from stepwell.net.http_errors import Dropped
@@ -41,6 +41,7 @@ class EndpointDriver:
             "x-inngest-req-version": str(request.request_version),
             "x-request-id": request.request_id,
             "x-inngest-job-id": request.item_id,
+            **trace_headers(request),
             # Without a key it proves nothing, but its being there tells the app who calls.
             "x-inngest-signature": sign(signed_body(original), self._signing_key or "", int(time.time())),
         }

@@ -47,8 +47,7 @@ class HttpDriver:
             "x-request-id": request.request_id,
             "x-inngest-job-id": request.item_id,
             "x-inngest-step-id": in_header(request.step_id),
-            "traceparent": f"00-{trace_id_of(request.run_id)}-{span_id_of(request.run_id, request.item_id, request.request_id)}-01",
-            "tracestate": f"inngest@app={app_uuid(request.app_id)},inngest@fn={request.function_uuid}",
+            **trace_headers(request),
         }
         if request.fence > 0:
             headers["x-inngest-generation-id"] = str(request.fence)
@@ -72,6 +71,14 @@ class HttpDriver:
             # The app registered an address to which nothing can be sent; it may register another one before the next attempt.
             return failed("http_unreachable", str(error), code="http_unreachable")
         return parse_answer(response.status, response.headers, response.body, now_ms=time.time_ns() // 1_000_000)
+
+
+def trace_headers(request: CallRequest) -> dict[str, str]:
+    """What ties the spans of the app's code to the run's trace."""
+    return {
+        "traceparent": f"00-{trace_id_of(request.run_id)}-{span_id_of(request.run_id, request.item_id, request.request_id)}-01",
+        "tracestate": f"inngest@app={app_uuid(request.app_id)},inngest@fn={request.function_uuid}",
+    }
 
 
 @lru_cache(maxsize=4096)

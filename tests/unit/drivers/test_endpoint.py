@@ -62,6 +62,7 @@ def test_a_call_says_whose_it_is_by_its_headers() -> None:
     assert isinstance(answer, Ops) and [op.op for op in answer.ops] == ["RunComplete"]
     headers = sent["headers"]
     signature = headers.pop("x-inngest-signature")
+    assert headers.pop("traceparent").startswith("00-") and "inngest@fn=u" in headers.pop("tracestate")
     assert headers == {
         "x-run-id": "R", "x-inngest-server-kind": "dev", "x-inngest-req-version": "2", "x-request-id": "Q", "x-inngest-job-id": "R-sync",
         "x-inngest-generation-id": "3",
