@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import msgspec
 
 from stepwell.engine.advance import Advance, advance_of
+from stepwell.engine.apps import pinned
 from stepwell.engine.calls import DONE, is_own_error, lazy_first, may_retry, retry_due_ms
 from stepwell.engine.commands import Command, Effect, Put, Refuse, RegistryChanged, Reply, SetRow, TimerSet
 from stepwell.engine.decision import Decision
@@ -61,25 +62,19 @@ def on_endpoint_found(registry: Registry, view: View, found: EndpointFound, now_
     if app is None or app.archived or app.sdk != found.sdk:
         commands.append(SetRow(app_row(found, now_ms)))
     row: FunctionRow | None = view.get("functions", found.function.id)
-    config = config_json(found.function)
-    if row is None or row.archived or row.config != config:
+    if row is not None and row.app_name != found.app_name:
+        return [
+            Refuse(
+                ProtocolError(
+                    f"{found.function.id!r} is a function of the app {row.app_name!r} already: name the endpoint differently", 409
+                )
+            )
+        ]
+    if row is None or row.archived or row.config != config_json(found.function):
         if row is None and len(registry.of_app(found.app_name)) >= ENDPOINTS_MAX:
             message = f"{found.app_name} has {ENDPOINTS_MAX} endpoints already: give those with changing paths an id (functionId)"
             return [Refuse(ProtocolError(message))]
-        commands.append(
-            SetRow(
-                FunctionRow(
-                    id=found.function.id,
-                    uuid=function_uuid(found.function.id),
-                    app_name=found.app_name,
-                    name=found.function.name,
-                    config=config,
-                    version=1 if row is None else row.version + 1,
-                    keyed=row is not None and row.keyed,
-                    paused=row is not None and row.paused,
-                )
-            )
-        )
+        commands.append(SetRow(function_row(found, row)))
     return [*commands, *([RegistryChanged()] if commands else []), Reply(None)]
 
 
@@ -95,6 +90,15 @@ def app_row(found: EndpointFound, now_ms: int) -> AppRow:
         checksum="",
         synced_ms=now_ms,
     )
+
+
+def function_row(found: EndpointFound, row: FunctionRow | None) -> FunctionRow:
+    """An endpoint as it is told; what a person has said of it stays, as at a sync."""
+    name, config = found.function.name, config_json(found.function)
+    if row is not None:
+        return msgspec.structs.replace(row, name=name, config=config, version=row.version + 1, archived=False, override=pinned(row))
+    uuid = function_uuid(found.function.id)
+    return FunctionRow(id=found.function.id, uuid=uuid, app_name=found.app_name, name=name, config=config, version=1)
 
 
 def session_id(run_id: str) -> str:

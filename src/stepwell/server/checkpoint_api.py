@@ -20,6 +20,7 @@ from stepwell.errors import NotFound, ProtocolError
 from stepwell.protocol.calls import Checkpoint
 from stepwell.protocol.checkpoints import NewRun, parse_async_checkpoint, parse_new_run, parse_sync_steps, response_of, sdk_of
 from stepwell.protocol.codec import decode
+from stepwell.protocol.functions import config_json
 from stepwell.protocol.ids import app_uuid, function_uuid
 from stepwell.runtime.node import Node
 from stepwell.server.auth import Keys
@@ -99,7 +100,7 @@ class CheckpointApi:
     async def _found(self, new: NewRun) -> None:
         """Make the endpoint's app and function known, where they are not, or are not as told."""
         known = self._node.registry.functions.get(new.function.id)
-        if known is None or known.driver != DRIVER or known.row.archived or known.config != new.function:
+        if known is None or known.driver != DRIVER or known.row.archived or known.row.config != config_json(new.function):
             sdk = sdk_of(decode(new.event.data)).removeprefix("inngest-")
             await self._node.submit(EndpointFound(new.app_name, sdk, new.function))
 

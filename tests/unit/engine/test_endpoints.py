@@ -301,6 +301,7 @@ def test_an_endpoint_is_made_known_once_and_again_when_it_changes() -> None:
     told = Registration(app_name="shop", url="u", sdk="", framework="", app_version="", functions=(), checksum="1")
     bench.give(AppSynced(told, "http"))
     assert refusal(bench.give(EndpointFound("shop", "js", FunctionConfig(id="shop-GET /", name="GET /")))) == 409
+    assert refusal(bench.give(EndpointFound("other", "js", FunctionConfig(id="a-f", name="f")))) == 409  # a function of another app
 
 
 def test_a_domain_has_so_many_endpoints_at_most() -> None:
