@@ -41,7 +41,7 @@ $(VENV)/inngest-0.5.0/.done: requirements/compat-python-old.txt $(VENV)/.test
 # The public SDK of npm, under the Node of a wheel: no system needs one.
 JS := tests/compat/apps/js
 
-$(VENV)/.js: $(JS)/package-lock.json $(JS)/.npmrc $(VENV)/.test
+$(VENV)/.js: $(JS)/package-lock.json $(JS)/.npmrc | $(VENV)/.test
 	cd $(JS) && $(abspath $(BIN))/npm ci --loglevel=error --no-progress
 	@touch $@
 

@@ -44,7 +44,7 @@ def test_a_changed_app_replaces_the_old_one(rig: Rig, tmp_path: Path) -> None:
 
     with rig.other_app(tmp_path, app_id, "plain,budget-sleeps"):
         assert known() == {"plain", "budget-sleeps"}
-        run_id = rig.server.run_of(rig.server.send(f"{app_id}/budget-sleeps"))
+        run_id = rig.server.run_of(rig.server.send(f"{app_id}/budget-sleeps", {"nap": 3}))
         rig.waiting(run_id, "nap")
     with rig.other_app(tmp_path, app_id, "values,budget-sleeps"):
         assert known() == {"values", "budget-sleeps"}

@@ -107,9 +107,9 @@ export function programs({ sdk, client, define, env, has, message }) {
     }
   });
 
-  program("budget-sleeps", { retries: 20 }, async ({ step }) => {
+  program("budget-sleeps", { retries: 20 }, async ({ event: { data }, step }) => {
     const first = await step.run("before", () => noted("before"));
-    await step.sleep("nap", "1s");
+    await step.sleep("nap", `${data.nap ?? 1}s`);
     return [first, await step.run("after", () => noted("after"))];
   });
 

@@ -417,7 +417,7 @@ async def budget_sleeps(ctx: inngest.Context) -> list[str]:
         return what
 
     first = await ctx.step.run("before", told, "before")
-    await ctx.step.sleep("nap", seconds(1))
+    await ctx.step.sleep("nap", seconds(ctx.event.data.get("nap", 1)))
     return [first, await ctx.step.run("after", told, "after")]
 
 
