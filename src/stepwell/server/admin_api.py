@@ -18,8 +18,10 @@ from stepwell.protocol.codec import decode
 from stepwell.runtime.bodies import event_bodies
 from stepwell.runtime.node import Node
 from stepwell.server.auth import COOKIE, Keys
+from stepwell.server.edits import asked_step
 from stepwell.server.http import Handler, json_response
 from stepwell.server.ingest import Ingest
+from stepwell.server.run_api import fields_or_none
 from stepwell.server.sdk_api import whole
 from stepwell.server.shapes import page_attempt, page_defer, page_run, page_step, value_of
 
@@ -130,9 +132,10 @@ class AdminApi:
         return json_response({"status": str(status)})
 
     async def rerun(self, request: Request) -> Response:
-        """Run it again: same events, a new run that names its origin."""
-        run_id = await self._node.submit(RunRerun(request.path_params["run_id"], self._node.new_id()))
-        return json_response({"run_id": run_id})
+        """Run it again: same events, a new run that names its origin; from a step on, where the body says from which."""
+        run_id: str = request.path_params["run_id"]
+        begin = await asked_step(self._node.reader, run_id, await fields_or_none(request))
+        return json_response({"run_id": await self._node.submit(RunRerun(run_id, self._node.new_id(), begin))})
 
     async def send(self, request: Request) -> Response:
         """Send events, as `POST /e/{key}` does."""

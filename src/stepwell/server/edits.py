@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from stepwell.engine.inputs import FromStep
 from stepwell.engine.model import AppRow, Json, Step
 from stepwell.errors import NotFound, ProtocolError
-from stepwell.protocol.codec import canonicalize, decode
+from stepwell.protocol.codec import canonical, canonicalize, decode
 from stepwell.protocol.ids import step_hash
 from stepwell.protocol.ops import STEP_INPUT_BYTES_MAX
 from stepwell.store.base import Reader
@@ -26,6 +27,16 @@ async def from_step(reader: Reader, run_id: str, step_id: str, input: str | None
     kept = [one for one in steps.values() if one.memo is not None and one.id != step.id and comes_before(one, step)]
     kept.sort(key=lambda one: one.position)
     return FromStep(step.id, tuple(kept), None if input is None else arguments(input))
+
+
+async def asked_step(reader: Reader, run_id: str, body: dict[str, Any]) -> FromStep | None:
+    """Where a request wants a rerun to begin: `{"fromStep"?: {"stepId", "input"?}}`. Raises as `from_step`."""
+    asked = body.get("fromStep")
+    if asked is None:
+        return None
+    if not isinstance(asked, dict) or not isinstance(asked.get("stepId"), str):
+        raise ProtocolError('fromStep must be {"stepId": "…", "input"?: […]}')
+    return await from_step(reader, run_id, asked["stepId"], canonical(asked["input"]).decode() if "input" in asked else None)
 
 
 def comes_before(one: Step, step: Step) -> bool:

@@ -132,6 +132,11 @@ async def fields(request: Request) -> dict[str, Any]:
     return body
 
 
+async def fields_or_none(request: Request) -> dict[str, Any]:
+    """The request's JSON object; an empty one where it has no body."""
+    return await fields(request) if await request.body() else {}
+
+
 def text_of(body: dict[str, Any], name: str) -> str:
     """A field that has to be a text. Raises `ProtocolError`."""
     value = body.get(name)

@@ -26,11 +26,11 @@ from stepwell.protocol.lifecycle import INVOKED
 from stepwell.protocol.metadata import SCORE, Note, hashed
 from stepwell.runtime.node import Node
 from stepwell.server.auth import Keys
-from stepwell.server.edits import SyncUrl, from_step, synced
+from stepwell.server.edits import SyncUrl, asked_step, synced
 from stepwell.server.http import Guard, json_response, status_of
 from stepwell.server.listing import RunFilter, cursor_of, find_runs, parse_cursor
 from stepwell.server.read_api import function_shape
-from stepwell.server.run_api import fields
+from stepwell.server.run_api import fields, fields_or_none
 from stepwell.server.sdk_api import date_ms, whole
 from stepwell.server.shapes import ACCOUNT_ID, ENVIRONMENT_ID, is_told, time_text, value_of
 from stepwell.server.trace.outputs import read_output
@@ -175,13 +175,8 @@ class V2Api:
 
     async def rerun(self, request: Request) -> Response:
         """Run it again, from its beginning or from a step: `{"fromStep"?: {"stepId", "input"?}}`."""
-        run_id, body = request.path_params["run_id"], await fields_or_none(request)
-        begin, asked = None, body.get("fromStep")
-        if asked is not None:
-            if not isinstance(asked, dict) or not isinstance(asked.get("stepId"), str):
-                raise ProtocolError('fromStep must be {"stepId": "…", "input"?: […]}')
-            given = canonical(asked["input"]).decode() if "input" in asked else None
-            begin = await from_step(self._node.reader, run_id, asked["stepId"], given)
+        run_id = request.path_params["run_id"]
+        begin = await asked_step(self._node.reader, run_id, await fields_or_none(request))
         return self._data({"runId": await self._node.submit(RunRerun(run_id, self._node.new_id(), begin))})
 
     async def score(self, request: Request) -> Response:
@@ -320,11 +315,6 @@ CODES = {
     503: "unavailable",
     507: "storage_full",
 }
-
-
-async def fields_or_none(request: Request) -> dict[str, Any]:
-    """The request's JSON object; an empty one where it has no body."""
-    return await fields(request) if await request.body() else {}
 
 
 def with_output(request: Request) -> bool:

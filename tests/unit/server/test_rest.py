@@ -277,6 +277,11 @@ def test_v2_acts() -> None:
             invoked = (await post(rig, "/v2/apps/shop/functions/child/invoke", {"data": {"x": 1}}))["data"]["runId"]
             assert (await rig.end_of(invoked)).function_id == "shop-child"
             await post(rig, "/v2/apps/shop/functions/nothing/invoke", {}, 404)
+            once = [await post(rig, "/v2/apps/shop/functions/child/invoke", {"idempotencyKey": "k"}) for _ in range(2)]
+            assert once[0]["data"]["runId"] == once[1]["data"]["runId"] != invoked
+            from_page = (await post(rig, f"/api/runs/{ended}/rerun", {"fromStep": {"stepId": "three"}}))["run_id"]
+            assert (await rig.end_of(from_page)).output == b"6" and len(await rig.steps(from_page)) == 3
+            assert (await rig.end_of((await post(rig, f"/api/runs/{ended}/rerun"))["run_id"])).output == b"6"
             await post(rig, f"/v2/runs/{ended}/scores", {"name": "good", "value": 0.5})
             await post(rig, f"/v2/runs/{ended}/scores", {"name": "fast", "value": True, "stepId": "two"})
             trace = (await get(rig, f"/v2/runs/{ended}/trace"))["data"]["rootSpan"]
