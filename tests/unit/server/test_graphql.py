@@ -425,6 +425,24 @@ def test_documents_that_are_too_much_or_wrong() -> None:
     work(main)
 
 
+def test_lists_within_lists_are_bounded() -> None:
+    """What multiplies is cut off with a sentence, before it costs much."""
+
+    async def main() -> None:
+        async with serving(shop()) as rig:
+            inner = "slug"
+            for _ in range(6):
+                inner = "slug app { functions { " + inner + " } }"
+            assert "more than 50000 things" in await rig.refused("{ functions { " + inner + " } }")
+            run_id = await rig.ended("shop/sum")
+            traces = " ".join(
+                f'a{n}: run(runID: "{run_id}") {{ a: trace {{ name }} b: trace {{ name }} c: trace {{ name }} }}' for n in range(50)
+            )
+            assert "more than 50000 things" in await rig.refused("{ " + traces + " }")
+
+    work(main)
+
+
 def test_a_server_with_keys_asks_for_one() -> None:
     """The signing key or the admin token, as a bearer."""
 

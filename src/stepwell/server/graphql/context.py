@@ -19,6 +19,10 @@ Connections = Callable[[], Sequence[Mapping[str, Any]]]
 PAGE_MAX = 400
 """Things on one page."""
 RUNS_OF_EVENT_MAX = 100
+THINGS_MAX = 50_000
+"""Things of nested lists that one request is answered: what a list holds for each thing of another list multiplies."""
+TRACE_COST = 500
+"""What a trace counts for, however small."""
 
 
 class Context:
@@ -27,6 +31,13 @@ class Context:
     def __init__(self, node: Node, sync_url: SyncUrl | None = None, connections: Connections | None = None) -> None:
         self.node, self.reader, self.sync_url, self.connections = node, node.reader, sync_url, connections
         self._events: dict[str, EventRow | None] = {}
+        self._things = 0
+
+    def spend(self, things: int) -> None:
+        """Count what is listed. Raises `ProtocolError` beyond the bound."""
+        self._things += things
+        if self._things > THINGS_MAX:
+            raise ProtocolError(f"the lists of this request hold more than {THINGS_MAX} things: ask for less at once")
 
     @property
     def functions(self) -> Mapping[str, Function]:

@@ -9,11 +9,12 @@ import msgspec
 
 from stepwell.engine.model import EventRow, Run, RunStatus
 from stepwell.protocol.ids import app_uuid, function_uuid, trace_id_of
-from stepwell.server.graphql.context import context_of, text_of, time
+from stepwell.server.graphql.context import TRACE_COST, context_of, text_of, time
 from stepwell.server.graphql.traces import Shown
 from stepwell.server.listing import Page, RunFilter, count_runs, cursor_of
 from stepwell.server.shapes import skipped_for
 from stepwell.server.trace.reading import read_trace
+from stepwell.server.trace.span import walk
 from stepwell.server.trace.tree import RUN_STATUS
 from stepwell.store.base import RunOrder
 
@@ -48,7 +49,11 @@ def batch_id(run: Run, info: Any) -> str | None:
 
 
 async def _trace(run: Run, info: Any, preview: bool | None = None) -> Shown:
-    return Shown(await read_trace(context_of(info).reader, run), run, bool(preview))
+    context = context_of(info)
+    context.spend(TRACE_COST)
+    root = await read_trace(context.reader, run)
+    context.spend(len(walk(root)))
+    return Shown(root, run, bool(preview))
 
 
 async def _event_name(run: Run, info: Any) -> str | None:

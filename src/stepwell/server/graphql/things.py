@@ -26,7 +26,11 @@ class EventsPage(msgspec.Struct):
 
 def functions_of(app: AppRow, info: Any) -> list[Function]:
     """The functions that an app has."""
-    return [function for function in context_of(info).node.registry.of_app(app.name) if not function.row.archived]
+    context = context_of(info)
+    context.spend(0)  # where the bound is passed already, nothing more is looked at
+    found = [function for function in context.node.registry.of_app(app.name) if not function.row.archived]
+    context.spend(len(found))
+    return found
 
 
 def triggers_of(function: Function) -> list[dict[str, Any]]:
@@ -53,7 +57,10 @@ async def _payload(row: EventRow, info: Any) -> str:
 
 
 async def _runs(row: EventRow, info: Any) -> list[Run]:
-    return [run for run in await context_of(info).reader.runs_of_event(row.id, RUNS_OF_EVENT_MAX) if is_told(run)]
+    context = context_of(info)
+    found = [run for run in await context.reader.runs_of_event(row.id, RUNS_OF_EVENT_MAX) if is_told(run)]
+    context.spend(len(found))
+    return found
 
 
 async def _recent(row: EventRow, info: Any, count: int = 5) -> list[Run]:
