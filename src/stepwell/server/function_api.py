@@ -15,6 +15,7 @@ from stepwell.errors import NotFound, ProtocolError
 from stepwell.protocol.durations import format_duration, parse_duration_ms
 from stepwell.protocol.functions import Override, Throttle
 from stepwell.runtime.node import Node
+from stepwell.server.figures import DEPTH_MAX
 from stepwell.server.http import Guard, json_response
 from stepwell.server.run_api import fields
 
@@ -90,9 +91,6 @@ class FunctionApi:
         if function is None:
             raise NotFound(f"there is no function {name!r}")
         return function
-
-
-DEPTH_MAX = 1_000_000
 
 
 def read_override(body: dict[str, Any], function: Function) -> Override:

@@ -16,6 +16,7 @@ from stepwell.errors import NotFound, ProtocolError
 from stepwell.protocol.codec import decode
 from stepwell.protocol.ids import is_ulid
 from stepwell.runtime.node import Node
+from stepwell.server.figures import figures
 from stepwell.server.http import Guard, enveloped, json_response
 from stepwell.server.shapes import time_text
 
@@ -68,17 +69,7 @@ class ReadApi:
         """What a scraper of Prometheus reads."""
         if not ENVIRONMENTS.fullmatch(request.path_params["env"]):
             raise ProtocolError(f"{request.path_params['env']!r} is no environment", 400)
-        registry = self._node.registry
-        figures = {
-            "stepwell_apps": ("Apps that are synced.", sum(not app.archived for app in registry.apps.values())),
-            "stepwell_functions": ("Functions of these apps.", sum(not f.row.archived for f in registry.functions.values())),
-            "stepwell_calls_out": ("Calls to apps that have not come back.", self._node.calls_out),
-            "stepwell_functions_waiting": ("Functions with work that nobody does yet.", len(await self._node.reader.functions_with_work())),
-        }
-        lines = [
-            line for name, (says, value) in figures.items() for line in (f"# HELP {name} {says}", f"# TYPE {name} gauge", f"{name} {value}")
-        ]
-        return PlainTextResponse("\n".join(lines) + "\n", media_type="text/plain; version=0.0.4")
+        return PlainTextResponse(await figures(self._node), media_type="text/plain; version=0.0.4")
 
     async def telemetry(self, request: Request) -> Response:
         """Pages tell how they are used: it is not kept."""

@@ -160,6 +160,8 @@ def test_a_paused_function_is_not_called_and_goes_on_when_resumed() -> None:
         assert (await rig.why(run_id))["gate"] == "paused" and not rig.out
         shown = (await rig.client.get("/api/functions")).json()["functions"][0]
         assert (shown["paused"], shown["waiting"]) == (True, 1) and shown["oldest_ms"] >= 0
+        figures = (await rig.client.get("/v1/prom/dev")).text
+        assert 'stepwell_queue_depth{function="a-f"} 1\n' in figures and 'stepwell_queue_oldest_seconds{function="a-f"} ' in figures
         await rig.do("resume")
         await rig.until(lambda: run_id in rig.out)
 
