@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from stepwell.sdk.app import _OPTIONS
 from stepwell.sdk.runs import RunHandle, SyncRunHandle
 from stepwell.sdk.tools import StepTools, SyncStepTools
 from stepwell.sdk.tools.infer import AiTools
+from stepwell.server.settings import shown_size
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -55,14 +57,68 @@ def test_commands_parse() -> None:
         assert CliRunner().invoke(main, [*names, "--help"]).exit_code == 0
 
 
-def test_every_option_is_documented() -> None:
-    """The reference page names every command and every option."""
+SECTION = re.compile(r"^### stepwell ([a-z -]+)\n(.*?)(?=^##|\Z)", re.MULTILINE | re.DOTALL)
+SHARED = {"--url", "--token", "--json"}
+"""Options of every command that talks to a server; told once, above these commands."""
+
+
+def test_the_reference_page_has_every_command_and_option_and_no_other() -> None:
+    """A section for each command; in it each option it has, and none that it has not."""
     text = (ROOT / "docs/reference/cli.md").read_text()
+    servers = text.index("## Servers")
+    talking = text.index("## Talking to a server")
+    sections = {match[1]: (match.start(), match[2]) for match in SECTION.finditer(text)}
+    known = {}
     for command in main.commands.values():
-        for one in getattr(command, "commands", {"": command}).values():
-            for parameter in one.params:
-                if parameter.param_type_name == "option":
-                    assert any(f"`{name}`" in text or f"`{name}" in text or f"/{name}" in text for name in parameter.opts), parameter.opts
+        for name, one in getattr(command, "commands", {"": command}).items():
+            known[f"{command.name} {name}".strip()] = one
+    assert set(sections) == set(known) and servers < talking
+    for name, (place, section) in sections.items():
+        told = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", section))
+        hidden = {opt for parameter in known[name].params for opt in parameter.opts if getattr(parameter, "hidden", False)}
+        options = {opt for parameter in known[name].params for opt in parameter.opts if opt.startswith("--")} - hidden
+        if place > talking:
+            assert options >= SHARED, name
+            options -= SHARED
+        assert told - hidden == options, name
+
+
+def test_the_reference_page_has_every_default() -> None:
+    """What a server's table says of a default is what holds without any setting."""
+    text = (ROOT / "docs/reference/cli.md").read_text()
+    sections = {match[1]: match[2] for match in SECTION.finditer(text)}
+    for name in ("dev", "start"):
+        for parameter in main.commands[name].params:
+            row = re.search(rf"^\| .*`{parameter.opts[-1]}`[^|]*\| ([^|]*) \|", sections[name], re.MULTILINE)
+            if row is not None and isinstance(parameter.default, int | float | str | Path) and not getattr(parameter, "is_flag", False):
+                default = f"{parameter.default:g}" if isinstance(parameter.default, float) else str(parameter.default)
+                assert row[1].strip("` ") == default, (name, parameter.opts)
+
+
+LIMIT = re.compile(r"^\| (.+?) \| (.+?) \|(?: .*?)? \| `([a-z_.]+)\.([A-Z_]+)` \|$", re.MULTILINE)
+
+
+def limit_text(name: str, value: int) -> str:
+    """A limit as the page writes it: by the unit that its name ends with."""
+    words = name.split("_")
+    if "MS" in words:
+        for unit, size in (("day", 86_400_000), ("hour", 3_600_000), ("min", 60_000), ("s", 1_000)):
+            if value % size == 0:
+                plural = "s" if value != size and unit in ("day", "hour") else ""
+                return f"{value // size} {unit}{plural}"
+    if "BYTES" in words:
+        return shown_size(value)
+    return f"{value:,} characters" if "CHARS" in words else f"{value:,}"
+
+
+def test_limits_are_the_constants() -> None:
+    """Each row of the page says what its constant is; no row goes without one."""
+    text = (ROOT / "docs/reference/limits.md").read_text()
+    rows = LIMIT.findall(text)
+    assert len(rows) == sum(line.startswith("| ") and "| beyond it |" not in line for line in text.splitlines())
+    for what, said, module, name in rows:
+        value = getattr(importlib.import_module(f"stepwell.{module}"), name)
+        assert re.match(rf"{re.escape(limit_text(name, value))}( times in a row)?(;|$)", said), (what, said, limit_text(name, value))
 
 
 def test_every_public_name_is_documented() -> None:

@@ -6,18 +6,23 @@ import asyncio
 import json
 import signal
 import sys
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from stepwell.cli_apps import apps, functions
+from stepwell.cli_doctor import doctor, keys
+from stepwell.cli_remote import URL_DEFAULT, ask, remote
+from stepwell.engine.registry import STATE_BYTES_CEILING, STATE_BYTES_MAX, STEPS_CEILING, STEPS_MAX
 from stepwell.errors import Error, UsageError
+from stepwell.protocol.events import EVENT_BYTES_MAX
+from stepwell.server.settings import Setting, Size, defaults_of, read_file, shown_size
 
-URL_DEFAULT = "http://127.0.0.1:8288"
+if TYPE_CHECKING:
+    from stepwell.server.host import HostOptions
 
 
 class _Group(click.Group):
@@ -32,142 +37,184 @@ class _Group(click.Group):
             raise click.ClickException(str(error)) from None
 
 
-@click.group(cls=_Group, context_settings={"auto_envvar_prefix": "STEPWELL", "help_option_names": ["-h", "--help"]})
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="stepwell")
-def main() -> None:
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    envvar="STEPWELL_CONFIG",
+    help="A file of settings, in place of stepwell.toml or pyproject.toml.",
+)
+@click.pass_context
+def main(ctx: click.Context, config: Path | None) -> None:
     """Durable background jobs and workflows. Start with `stepwell dev`."""
+    if ctx.invoked_subcommand in ("dev", "start", "doctor", "keys"):
+        ctx.obj = read_file(Path.cwd(), config)
+        ctx.default_map = defaults_of(ctx.obj, (dev, start))
 
 
 def _serving(command: Callable[..., None]) -> Callable[..., None]:
     """The options that `dev` and `start` share."""
-    for option in (
-        click.option("--port", default=8288, show_default=True, help="The port; 0 picks a free one and prints it."),
-        click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at."),
-        click.option(
-            "--db",
-            type=click.Path(path_type=Path, dir_okay=False),
-            default=Path(".stepwell/stepwell.db"),
-            show_default=True,
-            help="The database file.",
-        ),
-        click.option("--retry-interval", type=float, help="Seconds between retries, in place of the backoff table."),
-        click.option("-u", "--url", "urls", multiple=True, help="An app's URL to sync; may be given several times."),
-        click.option("--children", default=2, show_default=True, help="Child processes that run APP."),
-        click.option("--connect-gateway-port", "connect_port", type=int, help="The port that workers connect to; 8289 unless it is taken."),
-        click.option("--connect-gateway-url", "connect_url", help="The gateway's ws:// or wss:// address, where a proxy stands before it."),
-        click.option("--connect-lease", "connect_lease", type=float, help="Seconds a worker may be silent about a call; 30."),
-        click.option("--poll-interval", type=float, default=5.0, show_default=True, help="Seconds between syncs of known apps."),
+    for option in reversed(
+        (
+            click.option("--port", default=8288, show_default=True, cls=Setting, help="The port; 0 picks a free one and prints it."),
+            click.option("--host", default="127.0.0.1", show_default=True, cls=Setting, help="The address to listen at."),
+            click.option(
+                "--db",
+                type=click.Path(path_type=Path, dir_okay=False),
+                default=Path(".stepwell/stepwell.db"),
+                show_default=True,
+                cls=Setting,
+                help="The database file.",
+            ),
+            click.option(
+                "--retry-interval", type=click.FloatRange(0), cls=Setting, help="Seconds between retries, in place of the backoff table."
+            ),
+            click.option("-u", "--url", "urls", multiple=True, cls=Setting, help="An app's URL to sync; may be given several times."),
+            click.option(
+                "--children", default=2, type=click.IntRange(1), show_default=True, cls=Setting, help="Child processes that run APP."
+            ),
+            click.option("--no-poll", is_flag=True, cls=Setting, help="Do not sync known apps again and again."),
+            click.option(
+                "--connect-gateway-port",
+                "connect_port",
+                type=int,
+                cls=Setting,
+                help="The port that workers connect to; 8289 unless it is taken.",
+            ),
+            click.option(
+                "--connect-gateway-url",
+                "connect_url",
+                cls=Setting,
+                help="The gateway's ws:// or wss:// address, where a proxy stands before it.",
+            ),
+            click.option(
+                "--connect-lease", "connect_lease_s", type=float, cls=Setting, help="Seconds a worker may be silent about a call; 30."
+            ),
+            click.option(
+                "--max-steps",
+                type=click.IntRange(1, STEPS_CEILING),
+                default=STEPS_MAX,
+                show_default=True,
+                cls=Setting,
+                help="Steps that one run may have.",
+            ),
+            click.option(
+                "--max-state",
+                type=Size(1024, STATE_BYTES_CEILING),
+                default=shown_size(STATE_BYTES_MAX),
+                show_default=True,
+                cls=Setting,
+                help="Output of all steps that one run may have.",
+            ),
+            click.option(
+                "--max-event",
+                type=Size(1024, EVENT_BYTES_MAX),
+                default=shown_size(EVENT_BYTES_MAX),
+                show_default=True,
+                cls=Setting,
+                help="The size of one event.",
+            ),
+            click.option(
+                "--max-queued", "queued_max", type=click.IntRange(1), cls=Setting, help="Items that may wait; then events get 429."
+            ),
+            click.option(
+                "--max-queued-per-function",
+                "queued_per_function_max",
+                type=click.IntRange(1),
+                cls=Setting,
+                help="Items of one function that may wait; then events that start it get 429.",
+            ),
+            click.option(
+                "--tick",
+                "--queue-workers",
+                type=float,
+                hidden=True,
+                expose_value=False,
+                help="Taken for the sake of scripts; has no effect.",
+            ),
+        )
     ):
         command = option(command)
     return command
 
 
+def _polling(default_s: float) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    return click.option(
+        "--poll-interval",
+        type=click.FloatRange(0.1),
+        default=default_s,
+        show_default=True,
+        cls=Setting,
+        help="Seconds between syncs of known apps.",
+    )
+
+
 @main.command()
-@click.argument("app", required=False)
+@click.argument("app", required=False, envvar="STEPWELL_APP")
 @_serving
-@click.option("--no-discovery", is_flag=True, help="Do not look for apps on this machine's usual ports.")
-@click.option("--no-poll", is_flag=True, help="Do not sync known apps again and again.")
-def dev(
-    app: str | None,
-    children: int,
-    port: int,
-    host: str,
-    db: Path,
-    retry_interval: float | None,
-    urls: tuple[str, ...],
-    poll_interval: float,
-    connect_port: int | None,
-    connect_url: str | None,
-    connect_lease: float | None,
-    no_discovery: bool,
-    no_poll: bool,
-) -> None:
+@_polling(5.0)
+@click.option("--no-discovery", is_flag=True, cls=Setting, help="Do not look for apps on this machine's usual ports.")
+def dev(app: str | None, host: str, no_discovery: bool, **shared: Any) -> None:
     """A server for development: no keys, bound to this machine.
 
     APP is `file.py[:name]` or `module:name`; it reloads when its code changes.
     """
-    from stepwell.server.host import HostOptions
-
     if host not in ("127.0.0.1", "::1", "localhost"):
         click.echo(f"Warning: a dev server asks for no keys, and --host {host} lets others reach it.", err=True)
-    _serve(
-        HostOptions(
-            kind="dev",
-            app=app,
-            children=children,
-            reload=app is not None,
-            db=db,
-            host=host,
-            port=port,
-            urls=urls,
-            discover=not no_discovery,
-            poll_s=None if no_poll else poll_interval,
-            retry_interval_ms=_ms(retry_interval),
-            connect_port=connect_port,
-            connect_url=connect_url,
-            connect_lease_s=connect_lease,
-        )
-    )
+    _serve(_host_options(kind="dev", app=app, host=host, reload=app is not None, discover=not no_discovery, **shared))
 
 
 @main.command()
-@click.argument("app", required=False)
+@click.argument("app", required=False, envvar="STEPWELL_APP")
 @_serving
-@click.option("--event-key", "event_keys", multiple=True, help="A key that events may be sent with.")
-@click.option("--signing-key", help="The key that calls and syncs are signed with.")
-@click.option("--admin-token", help="The token that the page and /api ask for.")
-@click.option("--public-requests-only", is_flag=True, help="Let fetch and ai.infer steps go to no private address.")
+@_polling(60.0)
+@click.option(
+    "--event-key",
+    "event_keys",
+    multiple=True,
+    cls=Setting,
+    also=(("STEPWELL_EVENT_KEY",), ("INNGEST_EVENT_KEY",)),
+    help="A key that events may be sent with; may be given several times.",
+)
+@click.option(
+    "--signing-key",
+    "signing_keys",
+    multiple=True,
+    cls=Setting,
+    also=(("STEPWELL_SIGNING_KEY", "STEPWELL_SIGNING_KEY_FALLBACK"), ("INNGEST_SIGNING_KEY", "INNGEST_SIGNING_KEY_FALLBACK")),
+    help="The key that calls and syncs are signed with; further ones are taken from apps that still have them.",
+)
+@click.option("--admin-token", cls=Setting, help="The token that the page and /api ask for.")
+@click.option("--public-requests-only", is_flag=True, cls=Setting, help="Let fetch and ai.infer steps go to no private address.")
 def start(
-    app: str | None,
-    children: int,
-    port: int,
-    host: str,
-    db: Path,
-    retry_interval: float | None,
-    urls: tuple[str, ...],
-    poll_interval: float,
-    connect_port: int | None,
-    connect_url: str | None,
-    connect_lease: float | None,
-    event_keys: tuple[str, ...],
-    signing_key: str | None,
-    admin_token: str | None,
-    public_requests_only: bool,
+    app: str | None, db: Path, event_keys: tuple[str, ...], signing_keys: tuple[str, ...], admin_token: str | None, **shared: Any
 ) -> None:
-    """A server for production: keys and login. Keys that are not given are made once, and kept beside the database."""
-    import msgspec
+    """A server for production: keys and login. Keys that are not given are made once, and kept beside the database.
 
-    from stepwell.server.auth import checked_signing_key, generated
+    APP is `file.py[:name]` or `module:name`. SIGHUP has the kept keys read anew.
+    """
+    from stepwell.server.auth import Given, KeyFile
+
+    file = KeyFile(db, Given.checked(event_keys, signing_keys, admin_token))
+    if (made := file.made()) is not None:
+        click.echo(f"Made keys in {file.path}; this is the only time they are shown:")
+        click.echo(f"  event key    {made.event_keys[0]}\n  signing key  {made.signing_key}\n  admin token  {made.admin_token}")
+    _serve(_host_options(kind="cloud", app=app, db=db, keys=file.keys(), read_keys=file.keys, **shared))
+
+
+def _host_options(
+    *, retry_interval: float | None, no_poll: bool, poll_interval: float, max_steps: int, max_state: int, max_event: int, **more: Any
+) -> HostOptions:
+    from stepwell.engine.registry import Settings
     from stepwell.server.host import HostOptions
 
-    directory = Path(f"{db}.d")
-    keys, new = generated(directory)
-    if new:
-        click.echo(f"Made keys in {directory / 'keys.json'}; this is the only time they are shown:")
-        click.echo(f"  event key    {keys.event_keys[0]}\n  signing key  {keys.signing_key}\n  admin token  {keys.admin_token}")
-    keys = msgspec.structs.replace(
-        keys,
-        event_keys=event_keys or keys.event_keys,
-        signing_key=checked_signing_key(signing_key or keys.signing_key or ""),
-        admin_token=admin_token or keys.admin_token,
-    )
-    _serve(
-        HostOptions(
-            kind="cloud",
-            app=app,
-            children=children,
-            db=db,
-            host=host,
-            port=port,
-            urls=urls,
-            poll_s=poll_interval,
-            retry_interval_ms=_ms(retry_interval),
-            public_requests_only=public_requests_only,
-            connect_port=connect_port,
-            connect_url=connect_url,
-            connect_lease_s=connect_lease,
-            keys=keys,
-        )
+    retry_ms = None if retry_interval is None else int(retry_interval * 1000)
+    return HostOptions(
+        settings=Settings(retry_interval_ms=retry_ms, steps_max=max_steps, state_bytes_max=max_state),
+        event_bytes_max=max_event,
+        poll_s=None if no_poll else poll_interval,
+        **more,
     )
 
 
@@ -213,12 +260,6 @@ def worker(
     uvloop.run(run())
 
 
-def _ms(seconds: float | None) -> int | None:
-    if seconds is not None and seconds < 0:
-        raise UsageError(f"--retry-interval is {seconds}; it must be 0 or more seconds")
-    return None if seconds is None else int(seconds * 1000)
-
-
 def _serve(options: Any) -> None:
     import uvloop
 
@@ -230,39 +271,11 @@ def _serve(options: Any) -> None:
 # Talking to a server
 
 
-def _remote(command: Callable[..., None]) -> Callable[..., None]:
-    """The options of commands that talk to a server."""
-    for option in (
-        click.option("--url", envvar="STEPWELL_URL", default=URL_DEFAULT, show_default=True, help="The server."),
-        click.option("--token", envvar="STEPWELL_ADMIN_TOKEN", help="The admin token, where the server asks for one."),
-        click.option("--json", "as_json", is_flag=True, help="Print JSON."),
-    ):
-        command = option(command)
-    return command
-
-
-def _ask(url: str, token: str | None, method: str, path: str, body: bytes | None = None) -> Any:
-    headers = {"content-type": "application/json", **({"authorization": f"Bearer {token}"} if token else {})}
-    request = urllib.request.Request(url.rstrip("/") + path, data=body, headers=headers, method=method)
-    try:
-        with urllib.request.urlopen(request, timeout=30) as response:
-            return json.loads(response.read() or b"null")
-    except urllib.error.HTTPError as error:
-        text = error.read().decode("utf-8", "replace")
-        try:
-            message = json.loads(text)["error"]
-        except (ValueError, KeyError, TypeError):
-            message = text[:300] or f"HTTP {error.code}"
-        raise Error(message) from None
-    except (urllib.error.URLError, OSError, ValueError) as error:
-        raise Error(f"the server {url} could not be reached: {getattr(error, 'reason', error)}. Is it running? (`stepwell dev`)") from None
-
-
 @main.command()
 @click.argument("name")
 @click.argument("data", default="{}")
 @click.option("--id", "event_id", help="The event's own id: a second one with it starts nothing.")
-@_remote
+@remote
 def send(name: str, data: str, event_id: str | None, url: str, token: str | None, as_json: bool) -> None:
     """Send an event: `stepwell send shop/order.paid '{"order_id": "o-1"}'`."""
     try:
@@ -270,7 +283,7 @@ def send(name: str, data: str, event_id: str | None, url: str, token: str | None
     except ValueError as error:
         raise UsageError(f"DATA is not JSON: {error}") from None
     event = {"name": name, "data": value, **({"id": event_id} if event_id else {})}
-    answer = _ask(url, token, "POST", "/api/events", json.dumps(event).encode())
+    answer = ask(url, token, "POST", "/api/events", json.dumps(event).encode())
     click.echo(json.dumps(answer) if as_json else "\n".join(answer["ids"]))
 
 
@@ -283,43 +296,47 @@ def runs() -> None:
 @click.option("--status", help="Only runs with this status.")
 @click.option("--function", help="Only runs of this function (its composite id).")
 @click.option("--limit", default=20, show_default=True)
-@_remote
+@remote
 def list_runs(status: str | None, function: str | None, limit: int, url: str, token: str | None, as_json: bool) -> None:
     """Runs, newest first."""
     from stepwell.server.terminal import print_runs
 
     query = urllib.parse.urlencode({name: value for name, value in (("status", status), ("function", function), ("limit", limit)) if value})
-    answer = _ask(url, token, "GET", f"/api/runs?{query}")
+    answer = ask(url, token, "GET", f"/api/runs?{query}")
     click.echo(json.dumps(answer)) if as_json else print_runs(answer["runs"])
 
 
 @runs.command("show")
 @click.argument("run_id")
-@_remote
+@remote
 def show_run(run_id: str, url: str, token: str | None, as_json: bool) -> None:
     """A run's trace."""
     from stepwell.server.terminal import print_trace
 
-    answer = _ask(url, token, "GET", f"/api/runs/{urllib.parse.quote(run_id, safe='')}")
+    answer = ask(url, token, "GET", f"/api/runs/{urllib.parse.quote(run_id, safe='')}")
     click.echo(json.dumps(answer)) if as_json else print_trace(answer)
 
 
 @runs.command("cancel")
 @click.argument("run_id")
-@_remote
+@remote
 def cancel_run(run_id: str, url: str, token: str | None, as_json: bool) -> None:
     """End a run."""
-    answer = _ask(url, token, "POST", f"/api/runs/{urllib.parse.quote(run_id, safe='')}/cancel", b"")
+    answer = ask(url, token, "POST", f"/api/runs/{urllib.parse.quote(run_id, safe='')}/cancel", b"")
     click.echo(json.dumps(answer) if as_json else answer["status"])
 
 
 @runs.command("rerun")
 @click.argument("run_id")
-@_remote
+@remote
 def rerun_run(run_id: str, url: str, token: str | None, as_json: bool) -> None:
     """Run it again with the same events."""
-    answer = _ask(url, token, "POST", f"/api/runs/{urllib.parse.quote(run_id, safe='')}/rerun", b"")
+    answer = ask(url, token, "POST", f"/api/runs/{urllib.parse.quote(run_id, safe='')}/rerun", b"")
     click.echo(json.dumps(answer) if as_json else answer["run_id"])
+
+
+for command in (apps, functions, doctor, keys):
+    main.add_command(command)
 
 
 if __name__ == "__main__":

@@ -133,3 +133,21 @@ def test_a_refused_event_says_why(page: Page) -> None:
     expect(page.get_by_role("alert")).to_contain_text("reserved")
     send(page, "page/greet", "{nonsense")
     expect(page.get_by_role("alert")).to_contain_text("not JSON")
+
+
+def test_apps_are_shown_with_what_is_wrong(page: Page, server: Server) -> None:
+    """The app with its functions; a URL that nobody answers is refused with the reason, and stays in sight."""
+    page.get_by_role("link", name="Apps").click()
+    expect(page.locator("tbody tr")).to_have_count(1)
+    expect(page.locator("tbody tr")).to_contain_text("page")
+    page.get_by_label("URL of an app").fill("http://127.0.0.1:9/nobody")
+    page.get_by_role("button", name="Add").click()
+    expect(page.get_by_role("alert")).to_contain_text("127.0.0.1:9")
+    page.reload()
+    expect(page.get_by_text("http://127.0.0.1:9/nobody could not be synced")).to_be_visible()
+    with page.expect_response(lambda answer: answer.url.endswith("/sync")) as synced:
+        page.get_by_role("button", name="Sync").click()
+    assert synced.value.status == 200
+    page.once("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Remove").click()
+    expect(page.get_by_text("No app is known yet")).to_be_visible()

@@ -9,14 +9,16 @@ import time
 from functools import lru_cache
 from urllib.parse import quote, urlsplit
 
+import msgspec
+
 from stepwell.drivers.base import CheckpointFn
+from stepwell.drivers.signed import UNAUTHORIZED, Signed, SigningKeys
 from stepwell.errors import CallError, UsageError
 from stepwell.net.http_client import Pool
 from stepwell.net.http_errors import Dropped
-from stepwell.protocol.calls import CALL_TIMEOUT_MS, Answer, CallRequest, Lost, encode_call, failed, parse_answer
-from stepwell.protocol.codec import first_unsafe_integer
+from stepwell.protocol.calls import CALL_TIMEOUT_MS, Answer, CallRequest, Failed, Lost, encode_call, failed, parse_answer
+from stepwell.protocol.codec import canonical, decode, first_unsafe_integer
 from stepwell.protocol.ids import app_uuid, span_id_of, trace_id_of
-from stepwell.protocol.signatures import sign
 
 HINTS = {
     "http_unreachable": "Is the app running, and is its URL right?",
@@ -27,14 +29,14 @@ HINTS = {
 
 
 class HttpDriver:
-    """Posts call requests, signed where there is a signing key.
+    """Posts call requests, signed where there are signing keys.
 
     `kind` is the server's: `dev` or `cloud`. No call takes longer than `timeout_ms`, whatever its request allows. Apps over HTTP
     report checkpoints by requests of their own, so a call's `checkpoint` is not used.
     """
 
-    def __init__(self, pool: Pool, *, kind: str = "dev", signing_key: str | None = None, timeout_ms: int = CALL_TIMEOUT_MS) -> None:
-        self._pool, self._signing_key, self._timeout_ms = pool, signing_key, timeout_ms
+    def __init__(self, pool: Pool, *, kind: str = "dev", signing_keys: SigningKeys = tuple, timeout_ms: int = CALL_TIMEOUT_MS) -> None:
+        self._signed, self._signing_keys, self._timeout_ms = Signed(pool, signing_keys), signing_keys, timeout_ms
         self._fixed = {"content-type": "application/json", "x-inngest-server-kind": kind}
 
     async def call(self, request: CallRequest, checkpoint: CheckpointFn) -> Answer:
@@ -51,16 +53,16 @@ class HttpDriver:
         }
         if request.fence > 0:
             headers["x-inngest-generation-id"] = str(request.fence)
-        if self._signing_key is not None:
-            if (number := first_unsafe_integer(body)) is not None:
-                # SDKs parse the body before they verify it, and their numbers are doubles: the signature would never fit.
-                message = f"The call holds the whole number {number}, which the app would change and then refuse: send it as a string."
-                return failed("UnsafeInteger", message, retriable=False)
-            headers["x-inngest-signature"] = sign(body, self._signing_key, int(time.time()))
+        if self._signing_keys() and (number := first_unsafe_integer(body)) is not None:
+            # SDKs parse the body before they verify it, and their numbers are doubles: the signature would never fit.
+            message = f"The call holds the whole number {number}, which the app would change and then refuse: send it as a string."
+            return failed("UnsafeInteger", message, retriable=False)
         timeout_s = min(request.timeout_ms, self._timeout_ms) / 1000
         try:
             url = call_url(request.url, request.function_id, request.step_id)
-            response = await self._pool.request("POST", url, headers=headers, body=body, timeout_s=timeout_s, resend=False)
+            response = await self._signed.request(
+                "POST", url, app=request.app_id, headers=headers, body=body, timeout_s=timeout_s, resend=False
+            )
         except Dropped as error:
             # If the app was at work on it, it may have saved steps since: the call is made again under a new fence and with what is
             # saved by then, never sent a second time as it was.
@@ -70,7 +72,20 @@ class HttpDriver:
         except UsageError as error:
             # The app registered an address to which nothing can be sent; it may register another one before the next attempt.
             return failed("http_unreachable", str(error), code="http_unreachable")
-        return parse_answer(response.status, response.headers, response.body, now_ms=time.time_ns() // 1_000_000)
+        answer = parse_answer(response.status, response.headers, response.body, now_ms=time.time_ns() // 1_000_000)
+        if response.status == UNAUTHORIZED and isinstance(answer, Failed):
+            told = decode(answer.error)
+            message = f"{told['message'].rstrip('.')}. {unauthorized(bool(self._signing_keys()))}"
+            return msgspec.structs.replace(answer, error=canonical({"code": "unauthorized", **told, "message": message}))
+        return answer
+
+
+def unauthorized(signed: bool) -> str:
+    """What to do about an app that answers 401."""
+    if signed:
+        return "The app refused the server's signature (HTTP 401): give it this server's signing key, and set both clocks right."
+    fix = "set the app's mode (INNGEST_DEV=1), or use stepwell start"
+    return f"The app asks for a signature (HTTP 401), and this server has no signing key: {fix}."
 
 
 def trace_headers(request: CallRequest) -> dict[str, str]:

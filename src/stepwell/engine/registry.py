@@ -14,6 +14,17 @@ from stepwell.engine.flow.gates import Rules, compile_rules
 from stepwell.engine.model import AppRow, FunctionRow
 from stepwell.protocol.functions import FunctionConfig, Override, config_from_json, overridden, override_from_json
 
+STEPS_MAX = 1000
+"""Steps of one run, and ops of one answer, unless the operator says otherwise."""
+STEPS_CEILING = 10_000
+"""What an operator may say at most."""
+STATE_BYTES_MAX = 32 * 1024 * 1024
+"""Output of all steps of one run, unless the operator says otherwise."""
+STATE_BYTES_CEILING = 1024 * 1024 * 1024
+"""What an operator may say at most."""
+LOSSES_MAX = 3
+"""How often in a row a call may be lost with its process."""
+
 
 class RunLimits(msgspec.Struct, frozen=True, kw_only=True):
     """How many steps and how much state a run of one function may have, in place of what all may."""
@@ -26,9 +37,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What an operator may set and decisions depend on. `retry_interval_ms` replaces the backoff table, `limits` are by function."""
 
     retry_interval_ms: int | None = None
-    steps_max: int = 1000
-    state_bytes_max: int = 32 * 1024 * 1024
-    losses_max: int = 3
+    steps_max: int = STEPS_MAX
+    state_bytes_max: int = STATE_BYTES_MAX
+    losses_max: int = LOSSES_MAX
     limits: dict[str, RunLimits] = {}
 
     def limits_of(self, function_id: str) -> tuple[int, int]:

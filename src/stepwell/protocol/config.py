@@ -19,6 +19,12 @@ NAME_CHARS_MAX = 255
 EXPRESSION_CHARS_MAX = 4096
 DAY_MS = 24 * 3600 * 1000
 PRIORITY_MAX_S = 43200
+PERIOD_MIN_MS = 1_000
+"""Of a throttle, a rate limit, a debounce and its timeout, a batch's timeout."""
+RATE_LIMIT_PERIOD_MAX_MS = DAY_MS
+DEBOUNCE_PERIOD_MAX_MS = 7 * DAY_MS
+JITTER_MIN_MS = 1_000
+JITTER_MAX_MS = 300_000
 
 
 class _Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -15,9 +15,13 @@ from stepwell.protocol.config import (
     BATCH_SIZE_MAX,
     CANCEL_MAX,
     CONCURRENCY_MAX,
-    DAY_MS,
+    DEBOUNCE_PERIOD_MAX_MS,
     EXPRESSION_CHARS_MAX,
+    JITTER_MAX_MS,
+    JITTER_MIN_MS,
     NAME_CHARS_MAX,
+    PERIOD_MIN_MS,
+    RATE_LIMIT_PERIOD_MAX_MS,
     RETRIES_DEFAULT,
     RETRIES_MAX,
     TRIGGERS_MAX,
@@ -146,7 +150,7 @@ def _trigger(fields: Fields) -> Trigger:
     catchup = fields.get("catchup")
     if catchup not in (None, "last", "all"):
         raise ProtocolError(f"triggers[].catchup {catchup!r} is neither last nor all")
-    return Trigger(cron=cron, jitter_ms=_optional_ms(fields, "jitter", "triggers[].", 1_000, 300_000), catchup=catchup)
+    return Trigger(cron=cron, jitter_ms=_optional_ms(fields, "jitter", "triggers[].", JITTER_MIN_MS, JITTER_MAX_MS), catchup=catchup)
 
 
 def check_event_pattern(event: str) -> str:
@@ -194,7 +198,7 @@ def _limit(value: Any, where: str, per: Literal["step", "run"]) -> Concurrency:
 def _throttle(fields: Fields) -> Throttle:
     return Throttle(
         limit=max(1, _whole(fields.get("limit", 1), "throttle.limit", at_least=0)),
-        period_ms=_ms(fields.get("period"), "throttle.period", 1_000),
+        period_ms=_ms(fields.get("period"), "throttle.period", PERIOD_MIN_MS),
         burst=_whole(fields.get("burst", 0), "throttle.burst", at_least=0),
         key=_expression(fields, "key", "throttle."),
     )
@@ -203,23 +207,23 @@ def _throttle(fields: Fields) -> Throttle:
 def _rate_limit(fields: Fields) -> RateLimit:
     return RateLimit(
         limit=_whole(fields.get("limit"), "rateLimit.limit", at_least=1),
-        period_ms=_ms(fields.get("period"), "rateLimit.period", 1_000, DAY_MS),
+        period_ms=_ms(fields.get("period"), "rateLimit.period", PERIOD_MIN_MS, RATE_LIMIT_PERIOD_MAX_MS),
         key=_expression(fields, "key", "rateLimit."),
     )
 
 
 def _debounce(fields: Fields) -> Debounce:
     return Debounce(
-        period_ms=_ms(fields.get("period"), "debounce.period", 1_000, 7 * DAY_MS),
+        period_ms=_ms(fields.get("period"), "debounce.period", PERIOD_MIN_MS, DEBOUNCE_PERIOD_MAX_MS),
         key=_expression(fields, "key", "debounce."),
-        timeout_ms=_optional_ms(fields, "timeout", "debounce.", 1_000),
+        timeout_ms=_optional_ms(fields, "timeout", "debounce.", PERIOD_MIN_MS),
     )
 
 
 def _batch(fields: Fields) -> Batch:
     return Batch(
         max_size=_whole(fields.get("maxsize"), "batchEvents.maxSize", at_least=2, at_most=BATCH_SIZE_MAX),
-        timeout_ms=_ms(fields.get("timeout"), "batchEvents.timeout", 1_000),
+        timeout_ms=_ms(fields.get("timeout"), "batchEvents.timeout", PERIOD_MIN_MS),
         key=_expression(fields, "key", "batchEvents."),
         where=_expression(fields, "if", "batchEvents."),
     )

@@ -32,7 +32,7 @@ def parse_registration(body: bytes) -> Registration:
     if not isinstance(fields, dict):
         raise ProtocolError(f"the register body must be a JSON object, not {fields!r:.60}")
     app_name = _text(fields, "appName") or _text(fields, "app_id")
-    if not app_name:
+    if not app_name.strip():
         raise ProtocolError("appName is missing: an app is known by its name")
     sdk = _text(fields, "sdk")
     if not sdk and "sdk_language" in fields:

@@ -6,23 +6,27 @@ from importlib import resources
 from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from stepwell.protocol.codec import canonical
+from stepwell.protocol.events import EVENT_BYTES_MAX
 from stepwell.runtime.node import Node
 from stepwell.server.admin_api import AdminApi
+from stepwell.server.apps_api import AppsApi
 from stepwell.server.auth import Keys
 from stepwell.server.checkpoint_api import CheckpointApi
 from stepwell.server.connect_api import ConnectApi
 from stepwell.server.connect_gateway import ConnectGateway
+from stepwell.server.discovery import Discovery
 from stepwell.server.edits import SyncUrl
 from stepwell.server.function_api import FunctionApi
 from stepwell.server.graphql.api import GraphQlApi
 from stepwell.server.graphql.context import Connections
-from stepwell.server.http import ERRORS, Receive, Scope, Send, answer, on_error
+from stepwell.server.http import ERRORS, Receive, Scope, Send, answer, bounded, json_response, on_error
 from stepwell.server.ingest import Ingest
 from stepwell.server.note_api import NoteApi
 from stepwell.server.read_api import ReadApi
@@ -57,8 +61,10 @@ class Server:
         connect: ConnectGateway | None = None,
         sync_url: SyncUrl | None = None,
         connections: Connections | None = None,
+        discovery: Discovery | None = None,
+        event_bytes_max: int = EVENT_BYTES_MAX,
     ) -> None:
-        self.ingest = Ingest(node, keys, kind)
+        self.ingest = Ingest(node, keys, kind, event_bytes_max=event_bytes_max)
         self.sdk_api = sdk_api or SdkApi(node, keys, kind)
         self._kind, self._keys, self._hosts = kind, keys, hosts | LOOPBACK_NAMES
         self.tokens = Tokens(node.clock, keys.signing_key)
@@ -72,7 +78,8 @@ class Server:
         routes += [*ReadApi(node, kind).routes(signed), *NoteApi(node).routes(signed), *V2Api(node, keys, sync_url=sync_url).routes(signed)]
         routes += GraphQlApi(node, keys, sync_url=sync_url, connections=connections).routes()
         admin = AdminApi(node, keys, self.ingest)
-        self._rest = _starlette([*routes, *admin.routes(), *FunctionApi(node).routes(admin.guard)])
+        routes += [*admin.routes(), *FunctionApi(node).routes(admin.guard), *AppsApi(node, discovery).routes(signed, admin.guard)]
+        self._rest = _starlette(routes)
 
     @property
     def routes(self) -> list[BaseRoute]:
@@ -91,21 +98,22 @@ class Server:
         if path.startswith("/e/") and scope["method"] == "POST":
             await self.ingest(scope, receive, send)
             return
+        kind = (b"x-inngest-server-kind", self._kind.encode())
         if scope["method"] == "OPTIONS" and not is_of_page(path):
-            await send({"type": "http.response.start", "status": 204, "headers": preflight(scope)})
+            await send({"type": "http.response.start", "status": 204, "headers": [kind, *preflight(scope)]})
             await send({"type": "http.response.body"})
             return
         if (refusal := self._refusal(scope, path)) is not None:
-            await answer(send, 403, canonical({"error": refusal, "status": 403}))
+            await answer(send, 403, canonical({"error": refusal, "status": 403}), [kind])
             return
-        more = [(b"x-inngest-server-kind", self._kind.encode()), *(() if is_of_page(path) else (ANY_ORIGIN,))]
+        more = [kind, *(() if is_of_page(path) else (ANY_ORIGIN,))]
 
         async def with_more(message: dict[str, object]) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", ()), *more]  # type: ignore[misc]
             await send(message)
 
-        await self._rest(scope, receive, with_more)  # type: ignore[arg-type]
+        await self._rest(scope, bounded(receive), with_more)  # type: ignore[arg-type]
 
     def _refusal(self, scope: Scope, path: str) -> str | None:
         """Why the page or `/api` does not answer this request: a page elsewhere must not act through somebody's browser."""
@@ -148,7 +156,14 @@ def _starlette(routes: list[BaseRoute]) -> Starlette:
     if (ui / "index.html").is_file():
         routes += [Route("/", index), Mount("/ui", StaticFiles(directory=str(ui)))]
     handlers = dict.fromkeys((*ERRORS, Exception), on_error)
-    return Starlette(routes=routes, exception_handlers=handlers)
+    return Starlette(routes=routes, exception_handlers={**handlers, HTTPException: _on_http_error})
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    """No such route, or no such method of it: told like every other error."""
+    assert isinstance(error, HTTPException)
+    message = f"{request.method} {request.url.path}: {error.detail}"
+    return json_response({"error": message, "data": None, "status": error.status_code}, error.status_code, dict(error.headers or {}))
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

@@ -147,6 +147,8 @@ def shown_function(function: Function) -> dict[str, Any]:
         "triggers": [trigger.event or trigger.cron for trigger in config.triggers],
         "paused": row.paused,
         "draining": row.draining,
+        "version": row.version,
+        "retries": config.retries,
         "concurrency": [msgspec.to_builtins(limit) for limit in config.concurrency],
         "throttle": shown_throttle(config.throttle),
         "override": shown_override(function.override) if row.override is not None else None,

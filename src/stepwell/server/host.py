@@ -25,10 +25,11 @@ from stepwell.drivers.http import HttpDriver
 from stepwell.drivers.process import ProcessDriver
 from stepwell.engine.endpoints import DRIVER
 from stepwell.engine.registry import Settings
-from stepwell.errors import UsageError
+from stepwell.errors import ProtocolError, UsageError
 from stepwell.net.addresses import is_public
 from stepwell.net.http_client import Pool
 from stepwell.protocol.connect import PATH as CONNECT_PATH
+from stepwell.protocol.events import EVENT_BYTES_MAX
 from stepwell.protocol.functions import parse_registration
 from stepwell.protocol.realtime import REQUEST_BYTES_MAX
 from stepwell.runtime.dispatcher import MakeCall
@@ -63,6 +64,7 @@ class HostOptions(msgspec.Struct, frozen=True, kw_only=True):
     `queued_max` and `queued_per_function_max` bound what may wait.
     `connect_port` `None` is the usual one, or a free one where that is taken or `port` is 0; `connect_url` is the gateway's address where
     workers reach it by another one.
+    `read_keys` gives the keys anew at SIGHUP.
     """
 
     kind: str
@@ -75,11 +77,13 @@ class HostOptions(msgspec.Struct, frozen=True, kw_only=True):
     urls: tuple[str, ...] = ()
     discover: bool = False
     poll_s: float | None = None
-    retry_interval_ms: int | None = None
+    settings: Settings = Settings()
+    event_bytes_max: int = EVENT_BYTES_MAX
     public_requests_only: bool = False
     queued_max: int | None = None
     queued_per_function_max: int | None = None
-    keys: Keys = Keys()
+    keys: Keys = msgspec.field(default_factory=Keys)
+    read_keys: Callable[[], Keys] | None = None
     connect_port: int | None = None
     connect_url: str | None = None
     connect_lease_s: float | None = None
@@ -105,7 +109,10 @@ class _Uvicorn(uvicorn.Server):
 
 
 async def run_host(options: HostOptions, say: Callable[[str], None] = print, on_ready: Callable[[Node, str], object] | None = None) -> None:
-    """Serve until SIGINT or SIGTERM, then drain and stop. Says the address when requests are answered."""
+    """Serve until SIGINT or SIGTERM, then drain and stop. Says the address when requests are answered.
+
+    SIGHUP has keys that are kept read anew; where there are none to read, it ends the server too.
+    """
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     gc.set_threshold(*GC_THRESHOLDS)
     raise_file_limit()
@@ -113,7 +120,7 @@ async def run_host(options: HostOptions, say: Callable[[str], None] = print, on_
     listener = bound(options.host, options.port)
     workers_listener = _bound_for_workers(options)
     pool, outside = Pool(), Pool(as_browsers=True, allows=is_public if options.public_requests_only else None)
-    driver = HttpDriver(pool, kind=options.kind, signing_key=options.keys.signing_key)
+    driver = HttpDriver(pool, kind=options.kind, signing_keys=options.keys.signing_keys)
     children: ProcessDriver | None = None
     connect = ConnectDriver(timing=timing, account_id=ACCOUNT_ID, environment_id=ENVIRONMENT_ID)
     endpoints = EndpointDriver(pool, kind=options.kind, signing_key=options.keys.signing_key)
@@ -125,7 +132,7 @@ async def run_host(options: HostOptions, say: Callable[[str], None] = print, on_
             lock_path=Path(f"{options.db}.d") / "children.lock",
             on_send=lambda body, seed: _store(server.ingest, body, seed),
             on_api=lambda method, path, body: asked(server, options.keys, method, path, body),
-            on_registration=lambda body: sdk_api.sync(parse_registration(body), "process"),
+            on_registration=lambda body: _register(sdk_api, options, body, say),
             on_problem=say,
             say=say,
         )
@@ -133,7 +140,7 @@ async def run_host(options: HostOptions, say: Callable[[str], None] = print, on_
     node = Node(
         SqliteStore(options.db),
         drivers=drivers,
-        settings=Settings(retry_interval_ms=options.retry_interval_ms),
+        settings=options.settings,
         node_id=socket.gethostname(),
         perform=Gateway(outside).perform,
         queued_max=options.queued_max,
@@ -142,8 +149,10 @@ async def run_host(options: HostOptions, say: Callable[[str], None] = print, on_
     )
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stopping.set)
+    if options.read_keys is not None:
+        loop.add_signal_handler(signal.SIGHUP, _adopt_keys, options, say)
     try:
         await node.start()
     except BaseException:
@@ -153,8 +162,18 @@ async def run_host(options: HostOptions, say: Callable[[str], None] = print, on_
     hosts = frozenset() if options.host in ("127.0.0.1", "::1", "localhost") else frozenset((options.host,))
     sdk_api = SdkApi(node, options.keys, options.kind, urls=options.urls, discovers=options.discover)
     gateway = ConnectGateway(node, sdk_api, connect, SessionTokens(options.keys.signing_key), url=options.connect_url)
-    discovery = Discovery(node, sdk_api, pool, kind=options.kind, signing_key=options.keys.signing_key, say=say)
-    server = Server(node, options.keys, options.kind, sdk_api=sdk_api, hosts=hosts, connect=gateway, sync_url=discovery.sync)
+    discovery = Discovery(node, sdk_api, pool, kind=options.kind, keys=options.keys, say=say)
+    server = Server(
+        node,
+        options.keys,
+        options.kind,
+        sdk_api=sdk_api,
+        hosts=hosts,
+        connect=gateway,
+        sync_url=discovery.sync,
+        discovery=discovery,
+        event_bytes_max=options.event_bytes_max,
+    )
     http = _Uvicorn(
         uvicorn.Config(
             server,
@@ -172,9 +191,11 @@ async def run_host(options: HostOptions, say: Callable[[str], None] = print, on_
         await gateway.start(workers_listener)
         await http.ready.wait()
         if children is not None:
-            await children.start()
+            started = asyncio.Event()
             if options.reload:
-                watching.append(asyncio.create_task(_reload(children, options.app, say)))
+                watching.append(asyncio.create_task(_reload(children, started, options.app, say)))
+            await children.start()
+            started.set()
         address = f"http://{shown_host(options.host)}:{listener.getsockname()[1]}"
         say(f"Connect gateway for workers: {options.connect_url or f'ws://{shown_host(options.host)}:{gateway.port}{CONNECT_PATH}'}")
         say(f"Stepwell is ready: {address}")
@@ -204,6 +225,27 @@ async def run_host(options: HostOptions, say: Callable[[str], None] = print, on_
         await outside.close()
 
 
+def _adopt_keys(options: HostOptions, say: Callable[[str], None]) -> None:
+    """SIGHUP: the keys as they are kept now hold from here on."""
+    assert options.read_keys is not None
+    try:
+        options.keys.adopt(options.read_keys())
+    except UsageError as error:
+        say(f"The keys stay as they were: {error}")
+    else:
+        say("The keys are read anew")
+
+
+async def _register(sdk_api: SdkApi, options: HostOptions, body: bytes, say: Callable[[str], None]) -> None:
+    """Take in what the children's app tells. One that may be mended while the server runs is said to be wrong; else the server ends."""
+    try:
+        await sdk_api.sync(parse_registration(body), "process")
+    except ProtocolError as error:
+        if not options.reload:
+            raise UsageError(f"{options.app} cannot be served: {error}") from None
+        say(f"{options.app} cannot be served as it is: {error}")
+
+
 async def _store(ingest: Ingest, body: bytes, seed: str) -> list[str]:
     """Store the events that a child sends. Raises `ProtocolError` for a bad one."""
     ids, error = await ingest.take(body, seed or None)
@@ -212,11 +254,12 @@ async def _store(ingest: Ingest, body: bytes, seed: str) -> list[str]:
     return list(ids)
 
 
-async def _reload(children: ProcessDriver, app: str | None, say: Callable[[str], None]) -> None:
-    """Start the children anew whenever a Python file beside the app changes."""
+async def _reload(children: ProcessDriver, started: asyncio.Event, app: str | None, say: Callable[[str], None]) -> None:
+    """Start the children anew whenever a Python file beside the app changes, be it while they start for the first time."""
     place = Path((app or "").partition(":")[0])
     folder = place.resolve().parent if place.suffix == ".py" else Path.cwd()
     async for changes in watchfiles.awatch(folder, watch_filter=watchfiles.PythonFilter()):
+        await started.wait()
         names = ", ".join(sorted({Path(path).name for _, path in changes})[:3])
         if await children.reload():
             say(f"{names} changed: the app runs anew")

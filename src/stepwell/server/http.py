@@ -8,7 +8,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from stepwell.errors import Error, NotFound, ProtocolError, RunHasEnded, StoreFull, StoreUnavailable
+from stepwell.errors import CallError, Error, NotFound, ProtocolError, RunHasEnded, StoreFull, StoreUnavailable, UsageError
 from stepwell.protocol.codec import canonical
 from stepwell.protocol.durations import format_date
 
@@ -43,6 +43,21 @@ async def read_body(receive: Receive, bytes_max: int = BODY_BYTES_MAX) -> bytes:
     return b"".join(parts)
 
 
+def bounded(receive: Receive, bytes_max: int = BODY_BYTES_MAX) -> Receive:
+    """The request's messages, with an end: raises `ProtocolError` (413) where the body is longer than may be."""
+    size = 0
+
+    async def counted() -> MutableMapping[str, Any]:
+        nonlocal size
+        message = await receive()
+        size += len(message.get("body", b""))
+        if size > bytes_max:
+            raise ProtocolError(f"the request has more than {bytes_max} bytes", 413)
+        return message
+
+    return counted
+
+
 async def answer(send: Send, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
     """Send a JSON answer."""
     length = str(len(body)).encode()
@@ -71,10 +86,14 @@ def status_of(error: Exception) -> int:
     match error:
         case ProtocolError():
             return error.status
+        case UsageError():
+            return 400
         case NotFound():
             return 404
         case RunHasEnded():
             return 409
+        case CallError():
+            return 502
         case StoreFull():
             return 507
         case StoreUnavailable():

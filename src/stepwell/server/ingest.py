@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stepwell.errors import Error, ProtocolError
 from stepwell.protocol.codec import canonical
-from stepwell.protocol.events import parse_events
+from stepwell.protocol.events import EVENT_BYTES_MAX, parse_events
 from stepwell.protocol.ids import numbered_ulids, seeded_ulid
 from stepwell.runtime.backlog import RETRY_AFTER_S
 from stepwell.runtime.node import Node
@@ -15,10 +15,10 @@ SEED_HEADER = b"x-inngest-event-id-seed"
 
 
 class Ingest:
-    """Takes events for a node."""
+    """Takes events for a node. A server in cloud mode that has no event keys takes none."""
 
-    def __init__(self, node: Node, keys: Keys, kind: str) -> None:
-        self._node, self._keys = node, keys
+    def __init__(self, node: Node, keys: Keys, kind: str, *, event_bytes_max: int = EVENT_BYTES_MAX) -> None:
+        self._node, self._keys, self._kind, self._event_bytes_max = node, keys, kind, event_bytes_max
         self._headers = [(b"x-inngest-server-kind", kind.encode()), (b"access-control-allow-origin", b"*")]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -28,6 +28,8 @@ class Ingest:
         await answer(send, status, body, [*self._headers, *later])
 
     async def _take(self, scope: Scope, receive: Receive) -> tuple[int, bytes]:
+        if self._kind == "cloud" and not self._keys.event_keys:
+            return 503, b'{"error":"This server has no event keys, and takes no events: start it with --event-key","status":503}'
         key = scope["path"][3:].strip("/")
         if not self._keys.takes_event_key(key):
             return 401, b'{"error":"Event key not found","status":401}'
@@ -46,13 +48,12 @@ class Ingest:
         """Store the events of a body, up to the first bad one: their ids, durable, and what is wrong with that one."""
         clock = self._node.clock
         now_ms = clock.now_ms()
-
         fresh_id = numbered_ulids(now_ms, clock.entropy(10))
 
         def new_id(n: int) -> str:
             return (seed and seeded_ulid(seed, n)) or fresh_id(n)
 
-        parsed = parse_events(body, received_ms=now_ms, new_id=new_id)
+        parsed = parse_events(body, received_ms=now_ms, new_id=new_id, event_bytes_max=self._event_bytes_max)
         self._node.backlog.admit(parsed.events)
         ids = await self._node.send(parsed.events, fresh=seed is None) if parsed.events else ()
         return ids, parsed.error

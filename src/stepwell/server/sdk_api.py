@@ -28,10 +28,11 @@ VERSION = "0.1.0-stepwell"
 
 
 class SdkApi:
-    """The routes over a node. `kind` is `dev` or `cloud`."""
+    """The routes over a node. `kind` is `dev` or `cloud`. `registrations` counts the apps that came to register themselves."""
 
     def __init__(self, node: Node, keys: Keys, kind: str, *, urls: tuple[str, ...] = (), discovers: bool = False) -> None:
         self._node, self._keys, self._kind, self._urls, self._discovers = node, keys, kind, urls, discovers
+        self.registrations = 0
 
     def routes(self) -> list[BaseRoute]:
         """All of them."""
@@ -99,7 +100,8 @@ class SdkApi:
         )
 
     async def register(self, request: Request) -> Response:
-        """An app tells its functions (§3.1)."""
+        """An app tells its functions (§3.1). A deploy's id in the query is of no further use here."""
+        self.registrations += 1
         expected = request.headers.get("x-inngest-expected-server-kind")
         if expected and expected != self._kind:
             raise ProtocolError(

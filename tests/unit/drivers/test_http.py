@@ -90,7 +90,7 @@ def test_a_request_as_it_arrives() -> None:
 
 def test_a_signed_request() -> None:
     """The signature covers the body's very bytes, and the time; generation 0 is left out."""
-    _, peer = called(answering(answer(b"1", "200 OK", SDK)), driver={"signing_key": KEY, "kind": "cloud"}, fence=0)
+    _, peer = called(answering(answer(b"1", "200 OK", SDK)), driver={"signing_keys": lambda: (KEY,), "kind": "cloud"}, fence=0)
     (sent,) = peer.requests
     assert verify(sent.body, sent.headers["x-inngest-signature"], KEY, int(time.time()))
     assert sent.headers["x-inngest-server-kind"] == "cloud"

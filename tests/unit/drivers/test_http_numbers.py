@@ -22,7 +22,7 @@ def test_a_signed_call_with_a_number_beyond_doubles_is_refused_with_a_sentence()
             events=(b'{"data":{"n":9007199254740993},"name":"x"}',), steps={},
         )  # fmt: skip
         async with Pool() as pool:
-            signed = await HttpDriver(pool, kind="cloud", signing_key="signkey-test-12ab").call(request, unused)
+            signed = await HttpDriver(pool, kind="cloud", signing_keys=lambda: ("signkey-test-12ab",)).call(request, unused)
             plain = await HttpDriver(pool).call(request, unused)
         assert isinstance(signed, Failed) and not signed.retriable and b"9007199254740993" in signed.error and b"string" in signed.error
         assert isinstance(plain, Failed) and plain.retriable

@@ -2,8 +2,8 @@
 
 export class LoginNeeded extends Error {}
 
-export async function ask(path, body) {
-  const options = body === undefined ? {} : { method: "POST", headers: { "content-type": "application/json" }, body: typeof body === "string" ? body : JSON.stringify(body) };
+export async function ask(path, body, method) {
+  const options = body === undefined ? { method: method ?? "GET" } : { method: "POST", headers: { "content-type": "application/json" }, body: typeof body === "string" ? body : JSON.stringify(body) };
   let response;
   try {
     response = await fetch(path, options);

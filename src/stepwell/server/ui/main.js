@@ -1,6 +1,7 @@
 // Which page the address names, kept fresh while runs change.
 
 import { LoginNeeded, listen } from "./api.js";
+import { appsPage } from "./apps.js";
 import { problem } from "./dom.js";
 import { runPage } from "./run.js";
 import { runsPage } from "./runs.js";
@@ -18,6 +19,7 @@ let stop = null;
 function page() {
   const [, kind, id, step] = location.hash.split("/");
   if (kind === "runs" && id) return { name: "run", id, draw: () => runPage(id, step ? decodeURIComponent(step) : "", draw) };
+  if (kind === "apps") return { name: "apps", draw: () => appsPage(draw) };
   if (kind === "send") return { name: "send", draw: sendPage };
   return { name: "runs", draw: () => runsPage(draw) };
 }
@@ -45,7 +47,7 @@ async function draw() {
 let timer = null;
 function changed(runId) {
   const { name, id } = page();
-  if (paused || name === "send" || (name === "run" && runId !== null && runId !== id)) return;
+  if (paused || name === "send" || name === "apps" || (name === "run" && runId !== null && runId !== id)) return;
   timer ??= setTimeout(() => { timer = null; draw(); }, 150);
 }
 

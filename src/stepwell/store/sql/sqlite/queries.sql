@@ -332,3 +332,15 @@ SELECT run_id, id, parent_id, step_id, name, kind, status, message, attributes, 
 FROM spans
 WHERE run_id = :run_id
 ORDER BY started_ms, id;
+
+-- name: count_set_aside
+-- How many inputs raised.
+SELECT count(*)
+FROM set_aside;
+
+-- name: newest_event
+-- When the latest event came in.
+SELECT received_ms
+FROM events
+ORDER BY id DESC
+LIMIT 1;
