@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 from starlette.requests import Request
@@ -88,9 +89,8 @@ class AppsApi:
         return json_response({"ok": True, "functions": sum([(await self._removed(app)).functions for app in apps])})
 
     async def _removed(self, app: AppRow) -> Removed:
-        if self._discovery is not None:
-            self._discovery.forget(app.url)
-        removed: Removed = await self._node.submit(AppRemoved(app.name))
+        async with self._discovery.removing(app.url) if self._discovery is not None else nullcontext():
+            removed: Removed = await self._node.submit(AppRemoved(app.name))
         return removed
 
     def _app(self, name: str) -> AppRow:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 
 import msgspec
 
@@ -53,6 +54,7 @@ class Discovery:
         self._waiting: set[str] = set()
         self._found: set[str] = set()
         self._named = asyncio.Event()
+        self._locks: dict[str, asyncio.Lock] = {}
         self.contacts: dict[str, Contact] = {}
 
     async def watch(self, urls: Iterable[str], *, poll_s: float | None, discover: bool) -> None:
@@ -80,11 +82,14 @@ class Discovery:
             self._named.set()
             raise
 
-    def forget(self, url: str) -> None:
-        """A URL's app was removed: it is not looked for again by itself."""
-        self._waiting.discard(url)
-        self._found.add(url)
-        self.contacts.pop(url, None)
+    @asynccontextmanager
+    async def removing(self, url: str) -> AsyncIterator[None]:
+        """While a URL's app is removed, no sync of it is under way that would bring it back; nor is it looked for by itself later."""
+        async with self._lock(url):
+            self._waiting.discard(url)
+            self._found.add(url)
+            self.contacts.pop(url, None)
+            yield
 
     # When.
 
@@ -96,7 +101,7 @@ class Discovery:
                 await self._named.wait()
                 pause_s = AGAIN_S[0]
             urls = sorted(self._waiting)
-            for url, synced in zip(urls, await self._try_all(urls), strict=True):
+            for url, synced in zip(urls, await self._try_all(urls, self._waiting.__contains__), strict=True):
                 if synced:
                     self._waiting.discard(url)
             if self._waiting:
@@ -106,8 +111,10 @@ class Discovery:
     async def _poll(self, poll_s: float) -> None:
         while True:
             await asyncio.sleep(poll_s)
-            apps = self._node.registry.apps.values()
-            await self._try_all([app.url for app in apps if app.driver == "http" and app.url and not app.archived])
+            await self._try_all(sorted(self._polled()), lambda url: url in self._polled())
+
+    def _polled(self) -> set[str]:
+        return {app.url for app in self._node.registry.apps.values() if app.driver == "http" and app.url and not app.archived}
 
     async def _look(self) -> None:
         """Look at the usual ports and paths of this machine."""
@@ -126,19 +133,23 @@ class Discovery:
                         break
                     is_app = b"function_count" in response.body or "x-inngest-sdk" in response.headers
                     # Once is enough: an app may tell another URL than the one where it was found, and may be found at several.
-                    if response.status == 200 and is_app and await self._try(url):
+                    if response.status == 200 and is_app and await self._try(url, lambda url: url not in self._found):
                         self._found.add(url)
             await asyncio.sleep(LOOK_S)
 
-    async def _try_all(self, urls: Iterable[str]) -> list[bool]:
-        return list(await asyncio.gather(*map(self._try, urls)))
+    async def _try_all(self, urls: Iterable[str], wanted: Callable[[str], bool]) -> list[bool]:
+        return list(await asyncio.gather(*(self._try(url, wanted) for url in urls)))
 
-    async def _try(self, url: str) -> bool:
-        """Sync; a problem is said once, until it changes."""
+    async def _try(self, url: str, wanted: Callable[[str], bool]) -> bool:
+        """Sync, if it is still wanted when its turn comes; a problem is said once, until it changes."""
+        async with self._lock(url):
+            return wanted(url) and await self._tried(url)
+
+    async def _tried(self, url: str) -> bool:
         contact = self.contacts.get(url)
         before = None if contact is None else contact.error
         try:
-            await self.sync(url)
+            await self._noted(url)
         except Error as error:
             if before != str(error):
                 self._say(f"{url} could not be synced: {error}")
@@ -151,6 +162,13 @@ class Discovery:
 
     async def sync(self, url: str) -> None:
         """Ask an app to register itself: it does so by a call of its own, or in its answer. Raises `Error`; either is remembered."""
+        async with self._lock(url):
+            await self._noted(url)
+
+    def _lock(self, url: str) -> asyncio.Lock:
+        return self._locks.setdefault(url, asyncio.Lock())
+
+    async def _noted(self, url: str) -> None:
         contact = self.contacts.setdefault(url, Contact(url))
         try:
             await self._sync(url)

@@ -88,8 +88,13 @@ def test_a_named_url_is_tried_until_it_is_there(monkeypatch: pytest.MonkeyPatch)
             with pytest.raises(CallError):
                 await named.add("http://y/")
             await when(lambda: named.asked.count("http://y/") >= 3)
-            named.forget("http://y/")
-            assert "http://y/" not in named.contacts
+            async with named.removing("http://y/"):
+                assert "http://y/" not in named.contacts
+            asked = named.asked.count("http://y/")
+            with pytest.raises(CallError):
+                await named.add("http://z/")
+            await when(lambda: named.asked.count("http://z/") >= 3)
+            assert named.asked.count("http://y/") == asked
             watching.cancel()
 
     within(test)
@@ -110,5 +115,42 @@ def test_polling_asks_the_apps_that_are_known(monkeypatch: pytest.MonkeyPatch) -
             await when(lambda: len(polled.asked) >= 3)
             watching.cancel()
             assert set(polled.asked) == {"http://a/"}
+
+    within(test)
+
+
+def test_a_removal_waits_for_the_sync_that_is_under_way() -> None:
+    """Which would bring the app back; and a poll whose turn comes after it does not ask any more."""
+    from stepwell.engine.inputs import AppRemoved, AppSynced
+    from stepwell.protocol.functions import registration
+
+    async def test(house: House) -> None:
+        answered = asyncio.Event()
+        told = AppSynced(registration(app_name="a", url="http://a/", sdk="", functions=()), "http")
+
+        class Slow(Recorder):
+            async def _sync(self, url: str) -> None:
+                self.asked.append(url)
+                await answered.wait()
+                await house.node.submit(told)
+
+        await house.node.submit(told)
+        async with Pool(environ={}) as pool:
+            polled = Slow(house, pool)
+            watching = asyncio.create_task(polled.watch((), poll_s=0.001, discover=False))
+            await when(lambda: polled.asked)
+
+            async def remove() -> None:
+                async with polled.removing("http://a/"):
+                    await house.node.submit(AppRemoved("a"))
+
+            removing = asyncio.create_task(remove())
+            waiting = asyncio.create_task(polled._try("http://a/", lambda url: url in polled._polled()))
+            await asyncio.sleep(0)
+            answered.set()
+            await removing
+            assert await waiting is False and polled.asked == ["http://a/"]
+            assert house.node.registry.apps["a"].archived
+            watching.cancel()
 
     within(test)
