@@ -28,8 +28,10 @@ class Signed:
         self._pool, self._keys = pool, keys
         self._known: dict[str, str] = {}
 
-    async def request(self, method: str, url: str, *, app: str, headers: Mapping[str, str], body: bytes, timeout_s: float) -> Response:
-        """The app's answer. Raises as the pool does."""
+    async def request(
+        self, method: str, url: str, *, app: str, headers: Mapping[str, str], body: bytes, timeout_s: float, resend: bool = True
+    ) -> Response:
+        """The app's answer. `resend` is as the pool has it, which raises."""
         keys = self._keys()
         if not keys:
             return await self._pool.request(method, url, headers=headers, body=body, timeout_s=timeout_s, resend=resend)
