@@ -45,7 +45,8 @@ def test_starts_are_spread_over_time(rig: Rig) -> None:
     runs = [rig.ended(run_id).run for run_id in queue(rig, "throttled", *({"t": "x"} for _ in range(4)))]
     started = sorted(run["started_ms"] for run in runs)
     assert all(run["output"] == "ran" for run in runs)
-    assert started[2] - started[0] >= 2000 and started[3] - started[2] >= 1990, started
+    # Admitted a period apart; a busy machine makes the call of an earlier one later, and so the distance shorter.
+    assert started[2] - started[0] >= 1700 and started[3] - started[2] >= 1700, started
 
 
 @pytest.mark.capability("rate-limit")
