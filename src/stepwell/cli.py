@@ -317,6 +317,17 @@ def show_run(run_id: str, url: str, token: str | None, as_json: bool) -> None:
     click.echo(json.dumps(answer)) if as_json else print_trace(answer)
 
 
+@runs.command("why")
+@click.argument("run_id")
+@remote
+def why_run(run_id: str, url: str, token: str | None, as_json: bool) -> None:
+    """What a run waits for, and for whom."""
+    from stepwell.server.terminal import print_why
+
+    answer = ask(url, token, "GET", f"/api/runs/{urllib.parse.quote(run_id, safe='')}/why")
+    click.echo(json.dumps(answer)) if as_json else print_why(answer)
+
+
 @runs.command("cancel")
 @click.argument("run_id")
 @remote

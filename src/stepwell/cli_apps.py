@@ -8,6 +8,7 @@ from urllib.parse import quote
 import click
 
 from stepwell.cli_remote import ask, remote
+from stepwell.errors import UsageError
 
 
 @click.group()
@@ -48,7 +49,7 @@ def remove_app(name: str, url: str, token: str | None, as_json: bool) -> None:
 
 @click.group("fn")
 def functions() -> None:
-    """Look at functions, pause, drain and resume them."""
+    """Look at functions, pause, drain and resume them, change their limits."""
 
 
 @functions.command("list")
@@ -88,3 +89,52 @@ def drain_function(function: str, url: str, token: str | None, as_json: bool) ->
 def resume_function(function: str, url: str, token: str | None, as_json: bool) -> None:
     """Go on with FUNCTION."""
     _hold(function, "resume", url, token, as_json)
+
+
+@functions.command("limit")
+@click.argument("function")
+@click.option("--concurrency", "limits", multiple=True, help="The limit, or PLACE=LIMIT where there are two, counted from 0; 0 is none.")
+@click.option("--throttle", help="LIMIT/PERIOD, like 10/1m, and +BURST where some may come at once: 10/1m+5.")
+@click.option("--weight", type=click.IntRange(1, 100), help="The share beside other functions of its app.")
+@click.option("--pin", is_flag=True, help="Keep it, whatever the app tells at its next sync.")
+@click.option("--reset", is_flag=True, help="Back to what the app told.")
+@remote
+def limit_function(
+    function: str,
+    limits: tuple[str, ...],
+    throttle: str | None,
+    weight: int | None,
+    pin: bool,
+    reset: bool,
+    url: str,
+    token: str | None,
+    as_json: bool,
+) -> None:
+    """Give FUNCTION other limits, at once and for queued work too, until its app tells others."""
+    path = f"/api/functions/{quote(function, safe='')}/limits"
+    if reset:
+        answer = ask(url, token, "DELETE", path)
+    else:
+        body: dict[str, object] = {"concurrency": dict(map(_limit, limits)), "pin": pin}
+        if throttle is not None:
+            body["throttle"] = _throttle(throttle)
+        if weight is not None:
+            body["weight"] = weight
+        answer = ask(url, token, "POST", path, json.dumps(body).encode())
+    told = "has the limits that its app told" if answer["override"] is None else f"has other limits: {json.dumps(answer['override'])}"
+    click.echo(json.dumps(answer) if as_json else f"{function} {told}")
+
+
+def _limit(text: str) -> tuple[str, int]:
+    place, _, limit = text.rpartition("=")
+    if not limit.isdigit() or not (place or "0").isdigit():
+        raise UsageError(f"--concurrency {text!r} is neither a number nor PLACE=LIMIT, like 3 or 1=5")
+    return place or "0", int(limit)
+
+
+def _throttle(text: str) -> dict[str, object]:
+    rate, _, burst = text.partition("+")
+    limit, _, period = rate.partition("/")
+    if not limit.isdigit() or not period or not (burst or "0").isdigit():
+        raise UsageError(f"--throttle {text!r} is not LIMIT/PERIOD, like 10/1m or 10/1m+5")
+    return {"limit": int(limit), "period": period, **({"burst": int(burst)} if burst else {})}

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -126,3 +127,11 @@ def _error(error: Any) -> Text:
 def _short(value: Any, most: int = 80) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def print_why(why: dict[str, Any]) -> None:
+    """What a run waits for: the sentence, then who holds what it wants."""
+    console = _console()
+    console.print(escape(why["sentence"]))
+    for run_id in why["holders"]:
+        console.print(f"  held by {run_id}", style="dim")
