@@ -83,7 +83,7 @@ def test_a_function_without_steps(rig: Rig) -> None:
 def test_a_sleep_lasts_as_long_as_it_should(rig: Rig) -> None:
     """Neither shorter nor much longer, and without a call meanwhile."""
     nap = rig.run("whole").steps["nap"]
-    assert nap["op"] == "sleep" and 250 <= nap["ended_ms"] - nap["queued_ms"] < 2000
+    assert nap["op"] == "sleep" and 250 <= nap["ended_ms"] - nap["queued_ms"] < 10_000
 
 
 @pytest.mark.capability("sleep")
@@ -92,8 +92,8 @@ def test_a_sleep_until_a_date_never_wakes_early(rig: Rig) -> None:
     at = time.time() + 1.2
     trace = rig.run("until", {"at": at})
     assert trace.output == "awake"
-    assert at * 1000 - 2 <= trace.steps["until"]["ended_ms"] < at * 1000 + 2000
-    assert trace.steps["past"]["ended_ms"] - trace.steps["past"]["queued_ms"] < 1000
+    assert at * 1000 - 2 <= trace.steps["until"]["ended_ms"] < at * 1000 + 10_000
+    assert trace.steps["past"]["ended_ms"] - trace.steps["past"]["queued_ms"] < 5000
 
 
 @pytest.mark.capability("too-long")
