@@ -96,14 +96,12 @@ PYTHON_LACKS = MappingProxyType(
         "infer-gemini": "not tried: the same op as with other providers",
         "wrap": "the SDK has no `step.ai.wrap`, and does not tell its steps' inputs",
         "error-shape": "the SDK tells no causes of errors",
-        "middleware": "the SDK has no such middleware of its own",
         "match": "the SDK takes conditions as expressions only",
         "checkpoint": "the SDK does not checkpoint",
         "superseded": "the SDK does not checkpoint",
         "parallel-choice": "the SDK has no `optimizeParallelism`",
         "experiment": "the SDK has no `group.experiment`",
         "sessions": "the SDK does not hand sessions on",
-        "jitter": "the SDK does not register `jitter`",
         "defer": "the SDK has no deferred functions",
         "endpoint": "the SDK has no durable endpoints",
     }
@@ -116,6 +114,7 @@ PYTHON_OLD_LACKS = MappingProxyType(
         "race": "this version has no `parallel_mode`",
         "realtime": "this version has no `inngest.experimental.realtime`",
         "timeouts": "this version has no `timeouts`",
+        "jitter": "this version has no `jitter`",
     }
 )
 """Of the version of a year earlier."""

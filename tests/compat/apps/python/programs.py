@@ -226,6 +226,21 @@ async def sends_outside(ctx: inngest.Context) -> object:
         return f"refused: {error}"
 
 
+class Gives(inngest.Middleware):
+    """Dependency injection as users write it: the function finds what it needs in its context."""
+
+    async def transform_input(self, ctx: typing.Any, function: typing.Any, steps: typing.Any) -> None:
+        ctx.given = "given"
+
+
+@program("middleware", middleware=[Gives])
+async def middleware(ctx: inngest.Context) -> list[object]:
+    async def inside() -> str:
+        return str(ctx.given).upper()  # type: ignore[attr-defined]
+
+    return [ctx.given, await ctx.step.run("inside", inside)]  # type: ignore[attr-defined]
+
+
 # Waits, invocations, cancellation.
 
 
@@ -502,6 +517,13 @@ async def manytriggers(ctx: inngest.Context) -> object:
 async def ticks(ctx: inngest.Context) -> str:
     note(f"tick {ctx.event.id}")
     return str(ctx.event.data["cron"])
+
+
+if "jitter" in inngest.TriggerCron.model_fields:
+
+    @program("ticks-of-a-zone", inngest.TriggerCron(cron="TZ=Europe/Berlin * * * * *", jitter="2s"))
+    async def ticks_of_a_zone(ctx: inngest.Context) -> str:
+        return str(ctx.event.data["cron"])
 
 
 @program("delayed")

@@ -7,7 +7,7 @@ import types
 import typing
 
 SOURCE = pathlib.Path(__file__).with_name("programs.py")
-BLOCKING = {"Context": "ContextSync", "send": "send_sync"}
+BLOCKING = {"Context": "ContextSync", "Middleware": "MiddlewareSync", "send": "send_sync"}
 """Names of the SDK that differ."""
 
 
