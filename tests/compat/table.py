@@ -88,9 +88,9 @@ def page(results: Sequence[Result], rigs: Mapping[str, Spec] = RIGS) -> str:
 
 
 def read(path: Path) -> list[Result]:
-    """The results of a run."""
-    found = [json.loads(line) for line in path.read_text().splitlines()]
-    return [Result(one["capability"], one["rig"], one["outcome"], one["reason"]) for one in found]
+    """The results of a run. A case that is there several times counts as it ended last."""
+    found = {one["case"]: one for one in map(json.loads, path.read_text().splitlines())}
+    return [Result(one["capability"], one["rig"], one["outcome"], one["reason"]) for one in found.values()]
 
 
 def main() -> None:
