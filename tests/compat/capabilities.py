@@ -20,7 +20,8 @@ class Capability:
 
 
 CAPABILITIES = (
-    Capability("sync", "Registration, out of band", "3.1"),
+    Capability("sync", "Registration when the server asks", "3.1"),
+    Capability("sync-in-band", "Registration in band: in the answer to a signed request", "3.2"),
     Capability("sync-config", "Every function setting is accepted", "3.4"),
     Capability("sync-change", "A changed set of functions replaces the old one", "3.1"),
     Capability("signed", "Signed calls and answers, keys asked for", "1.4"),
@@ -86,7 +87,7 @@ CAPABILITIES = (
 FEW = frozenset({"sync", "run", "sleep", "send", "parallel", "step-retry", "final", "on-failure", "wait", "signed"})
 """What `make test` runs with rigs that have a neighbour which runs everything."""
 
-DEV_LACKS = MappingProxyType({"signed": "this column is of development mode", "fallback-key": "this column is of development mode"})
+DEV_LACKS = MappingProxyType(dict.fromkeys(("signed", "fallback-key", "sync-in-band"), "this column is of development mode"))
 """Of a rig without keys."""
 
 PYTHON_LACKS = MappingProxyType(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.compat.rig import Rig
+from stepwell.protocol.signatures import verify
+from tests.compat.rig import SIGNING_KEY, Rig
 from tests.support.processes import ask, until
 
 pytestmark = pytest.mark.compat
@@ -24,6 +27,16 @@ def test_an_app_registers_when_it_is_asked(rig: Rig) -> None:
         answer = ask(rig.app_url, {"url": rig.app_url}, method="PUT")
         assert not answer.get("error"), answer
     assert rig.functions() == before
+
+
+@pytest.mark.capability("sync-in-band")
+def test_a_signed_sync_is_answered_with_the_functions(rig: Rig) -> None:
+    """The app tells them in its signed answer, and makes no call of its own."""
+    put = until(lambda: [call for call in rig.recorder.all() if call.method == "PUT" and call.status == 200], "the sync is answered")[0]
+    assert put.headers["x-inngest-sync-kind"] == put.answer_headers["x-inngest-sync-kind"] == "in_band"
+    now_s = int(time.time())
+    assert verify(put.answer, put.answer_headers["x-inngest-signature"], SIGNING_KEY, now_s, age_max_s=3600)
+    assert {function["id"] for function in json.loads(put.answer)["functions"]} <= rig.functions()
 
 
 @pytest.mark.capability("sync-config")
