@@ -15,8 +15,14 @@ SDK = {"v3": "3.54.2", "v4": "4.24.0"}
 LACKS: dict[str, Mapping[str, str]] = {"v3": NPM_3_LACKS, "v4": NPM_LACKS}
 CALLS = frozenset({"serial", "parallel-calls", "parallel-choice", "race"})
 """Where the two versions, and checkpoints, differ most."""
-NEARLY_ALL = frozenset(one.id for one in CAPABILITIES) - {"cron", "jitter"}
-"""Cases of cron wait for the next minute."""
+OF_THE_SERVER = frozenset(
+    {
+        *("cron", "jitter", "delayed", "event-id", "event-many", "event-refused", "timeouts", "rerun", "sync-change", "cancel"),
+        *("concurrency", "throttle", "rate-limit", "debounce", "batch", "priority", "singleton"),
+    }
+)
+"""What hardly depends on the SDK: a Python rig runs it whenever this one does not."""
+NEARLY_ALL = frozenset(one.id for one in CAPABILITIES) - OF_THE_SERVER
 
 
 def node(*words: str) -> Callable[[int], Sequence[str]]:

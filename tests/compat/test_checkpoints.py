@@ -93,7 +93,7 @@ def test_a_call_that_was_given_up_stops_at_its_next_checkpoint(rig: Rig) -> None
 
 @pytest.mark.capability("checkpoint")
 def test_what_a_checkpoint_is_answered(rig: Rig) -> None:
-    """409 for a call that was given up or is over, 400 for an op that cannot be saved so, 413 for too much."""
+    """409 for a call that was given up, 400 for an op that cannot be saved so and for a run that has ended, 413 for too much."""
     run_id = rig.start("superseded")
     until(lambda: rig.notes.count("held") == 1, "the call is held")
     url = f"{rig.server.url}/v1/checkpoint/{run_id}/async"
@@ -114,4 +114,4 @@ def test_what_a_checkpoint_is_answered(rig: Rig) -> None:
     assert answered([{**step, "data": "x" * (4 * 1024 * 1024 + 1)}]) == 413
     rig.notes.gate.set()
     rig.ended(run_id)
-    assert answered([step]) == 409
+    assert answered([step]) == 400
