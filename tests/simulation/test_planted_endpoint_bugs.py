@@ -12,7 +12,8 @@ from stepwell.engine import advance, calls, defers, ending, endpoints
 from stepwell.engine.model import TimerKind
 from tests.simulation.world import simulate
 
-SEEDS = range(1, 400)
+SEEDS = (80, *range(1, 80), *range(81, 400))
+"""The first one alone of many notices results that are dropped."""
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 
