@@ -35,7 +35,7 @@ from stepwell.engine.flow.keys import DRAIN, THROTTLE, gates_starts_only, gating
 from stepwell.engine.inputs import Ask, Claim, Claimed
 from stepwell.engine.model import Item, Lane, LaneState, Rate, RunStatus, Timer, TimerKind
 from stepwell.engine.registry import Function, Registry
-from stepwell.engine.selection import CLAIM_OF_LANE, CLAIM_OF_MANY, OPEN_AT_ONCE, may_be_shared
+from stepwell.engine.selection import CLAIM_OF_LANE, CLAIM_OF_MANY, CLAIM_OF_ONE, OPEN_AT_ONCE, may_be_shared
 from stepwell.engine.view import Scan, Select, Selection, View
 
 STRIDE = 1 << 20
@@ -139,6 +139,13 @@ def room_of(rules: Rules, view: View, key: str, taken: int, now_ms: int) -> int 
     return None if allowed is None else allowed - view.running(key) - taken
 
 
+def depth_of(rules: Rules) -> tuple[str, int]:
+    """How far a claim looks into each lane: the relation that reads so many items, and how many they are."""
+    if rules.calls_max == 1:
+        return "one_item", CLAIM_OF_ONE
+    return ("few_items", CLAIM_OF_MANY) if rules.has_many_lanes else ("items", CLAIM_OF_LANE)
+
+
 def select_claim(registry: Registry, claim: Claim) -> list[Selection]:
     """The first items of each function's lanes, with their runs, and the counters that gate them."""
     selections: list[Selection] = []
@@ -146,7 +153,7 @@ def select_claim(registry: Registry, claim: Claim) -> list[Selection]:
         selections.append(Scan("lane_items", ask.function_id, ask.room, ("run", "counters")))
         if is_keyed(registry, ask.function_id):
             selections.append(Select("clocks", ask.function_id))
-            items = "few_items" if registry.functions[ask.function_id].rules.has_many_lanes else "items"
+            items, _ = depth_of(registry.functions[ask.function_id].rules)
             selections.append(Scan("ready_lanes", ask.function_id, ask.room, ("counters", items)))
     return selections
 
@@ -231,7 +238,7 @@ class _Take:
     def keyed_lanes(self, ask: Ask) -> None:
         """Lanes in the order of their tags; each item claimed moves its lane's tag on."""
         lanes: list[Lane] = self._view.scan("ready_lanes", ask.function_id, ask.room)
-        each = CLAIM_OF_MANY if self._function.rules.has_many_lanes else CLAIM_OF_LANE
+        _, each = depth_of(self._function.rules)
         queues = {lane.id: iter(self._view.scan("lane_items", lane.id, each)) for lane in lanes}
         heap = [(lane.tag, lane.id, lane) for lane in lanes]
         heapq.heapify(heap)
@@ -244,8 +251,12 @@ class _Take:
             item = ahead[lane_id]
             if item is None:
                 if self._view.more("lane_items", lane_id, each):
-                    self.more = True
-                    self._moved(lane, tags[lane_id])
+                    full = next((key for key in of_calls(lane.keys) if not self._admits(key)), None)
+                    if full is not None:
+                        self._shut(lane, full, tags[lane_id])
+                    else:
+                        self.more = True
+                        self._moved(lane, tags[lane_id])
                 else:
                     self._empty(lane, tags[lane_id], virtual)
                 continue
@@ -255,8 +266,7 @@ class _Take:
                 continue
             refusing = self._refusing(item)
             if refusing is not None:
-                shut_at = self._function.rules.limit_of(refusing) or 0
-                self.commands.append(SetLane(lane.id, LaneState.SHUT, refusing, tags[lane_id], shut_at))
+                self._shut(lane, refusing, tags[lane_id])
                 if (throttle := self._function.rules.throttle_of(refusing)) is not None:
                     due_ms = throttle.next_ms(self._taking.rate(refusing), self._now_ms)
                     self._taking.set_timer(admit_timer(refusing, due_ms))
@@ -308,6 +318,10 @@ class _Take:
                 self.commands += limit_timer(run.id, "finish", self._now_ms + timeouts.finish_ms)
         held = msgspec.structs.replace(item, holder=self._taking.holder, fence=fence, leased_ms=self._now_ms, starts=0)
         self.commands.append(Call(held, run))
+
+    def _shut(self, lane: Lane, refusing: str, tag: int) -> None:
+        shut_at = self._function.rules.limit_of(refusing) or 0
+        self.commands.append(SetLane(lane.id, LaneState.SHUT, refusing, tag, shut_at))
 
     def _moved(self, lane: Lane, tag: int) -> None:
         if tag != lane.tag:

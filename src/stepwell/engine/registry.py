@@ -33,6 +33,10 @@ class RunLimits(msgspec.Struct, frozen=True, kw_only=True):
     state_bytes_max: int | None = None
 
 
+NAMES_KEPT_MAX = 10_000
+"""Event names whose listeners are kept at hand."""
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What an operator may set and decisions depend on. `retry_interval_ms` replaces the backoff table, `limits` are by function."""
 
@@ -95,6 +99,7 @@ class Registry:
         self.functions: dict[str, Function] = {}
         self._by_uuid: dict[str, Function] = {}
         self._by_event: dict[str, list[Function]] = {}
+        self._listening: dict[str, list[Function]] = {}
         for row in sorted(functions, key=lambda row: row.id):
             function = compile_function(row, self.apps[row.app_name])
             self.functions[row.id] = self._by_uuid[row.uuid] = function
@@ -113,10 +118,14 @@ class Registry:
 
     def listening(self, event_name: str) -> list[Function]:
         """The functions that have a trigger for an event of this name, each once, by id."""
-        patterns = [event_name, *wildcards(event_name)]
-        if len(found := [self._by_event[name] for name in patterns if name in self._by_event]) == 1:
-            return found[0]
-        return sorted({function.id: function for functions in found for function in functions}.values(), key=lambda f: f.id)
+        found = self._listening.get(event_name)
+        if found is None:
+            patterns = [event_name, *wildcards(event_name)]
+            several = {function.id: function for name in patterns for function in self._by_event.get(name, ())}
+            found = sorted(several.values(), key=lambda function: function.id)
+            if len(self._listening) < NAMES_KEPT_MAX:
+                self._listening[event_name] = found
+        return found
 
 
 def wildcards(event_name: str) -> list[str]:

@@ -41,6 +41,9 @@ SWEEP_AT_ONCE = 500
 CLAIM_OF_LANE = 64
 """Items that one claim looks at in a lane, where a function has one."""
 
+CLAIM_OF_ONE = 1
+"""Items that one claim looks at in each lane, where a key lets one call out at a time."""
+
 CLAIM_OF_MANY = 8
 """Items that one claim looks at in each lane, where a function has many."""
 
@@ -161,6 +164,7 @@ RELATIONS: dict[tuple[str, str], Callable[[Any], Iterable[Selection]]] = {
     ("runs", "events"): lambda run: [Select("events", event_id) for event_id in run.event_ids],
     ("lanes", "counters"): lane_counters,
     ("lanes", "items"): lambda lane: [Scan("lane_items", lane.id, CLAIM_OF_LANE, ("run", "counters"))],
+    ("lanes", "one_item"): lambda lane: [Scan("lane_items", lane.id, CLAIM_OF_ONE, ("run", "counters"))],
     ("lanes", "few_items"): lambda lane: [Scan("lane_items", lane.id, CLAIM_OF_MANY, ("run", "counters"))],
     ("timers", "subject"): timer_subject,
     ("runs", "invoker"): invoker,

@@ -11,7 +11,7 @@ from stepwell.engine.expression import Expression, compile_expression
 from stepwell.engine.flow.batch import BatchRule, compile_batch
 from stepwell.engine.flow.concurrency import Limit, compile_limit
 from stepwell.engine.flow.debounce import DebounceRule, compile_debounce
-from stepwell.engine.flow.keys import THROTTLE
+from stepwell.engine.flow.keys import RUN, THROTTLE
 from stepwell.engine.flow.priority import priority_ms
 from stepwell.engine.flow.rate_limit import RateRule, compile_rate_limit
 from stepwell.engine.flow.singleton import SingletonRule, compile_singleton
@@ -59,6 +59,11 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     def has_many_lanes(self) -> bool:
         """Whether a key has an expression, so that each of its values has a lane."""
         return any(limit.key is not None for limit in self.limits) or (self.throttle is not None and self.throttle.key is not None)
+
+    @property
+    def calls_max(self) -> int | None:
+        """The most calls that one lane can have out; `None`: there is no limit of calls."""
+        return min((limit.limit for limit in self.limits if not limit.prefix.startswith(RUN)), default=None)
 
     def limit_of(self, key: str) -> int | None:
         """The limit of calls or runs that a stored key stands under today; `None` where its setting is gone and it gates no more."""
