@@ -50,7 +50,7 @@ def on_cancel(registry: Registry, view: View, timer: Timer, now_ms: int) -> list
     cancellation: Cancellation | None = view.get("cancellations", timer.ref)
     assert cancellation is not None, f"cursor {timer.id} has lost its cancellation"
     scan = behind(cancellation.function_id, timer.after)
-    view.require_scan(Scan("live_runs", scan, CANCEL_BY_CURSOR, ("events", "invoker")))
+    view.require([Scan("live_runs", scan, CANCEL_BY_CURSOR, ("events", "invoker"))])
     runs: list[Run] = view.scan("live_runs", scan, CANCEL_BY_CURSOR)
     decision = Decision(registry, view, now_ms)
     for run in runs:

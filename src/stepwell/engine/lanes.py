@@ -35,7 +35,7 @@ from stepwell.engine.flow.keys import DRAIN, THROTTLE, gates_starts_only, gating
 from stepwell.engine.inputs import Ask, Claim, Claimed
 from stepwell.engine.model import Item, Lane, LaneState, Rate, RunStatus, Timer, TimerKind
 from stepwell.engine.registry import Function, Registry
-from stepwell.engine.selection import CLAIM_OF_LANE, CLAIM_OF_MANY, CLAIM_OF_ONE, OPEN_AT_ONCE, may_be_shared
+from stepwell.engine.selection import CLAIM_OF_LANE, CLAIM_OF_MANY, CLAIM_OF_ONE, OPEN_AT_ONCE, RELATIONS, may_be_shared
 from stepwell.engine.view import Scan, Select, Selection, View
 
 STRIDE = 1 << 20
@@ -238,7 +238,9 @@ class _Take:
     def keyed_lanes(self, ask: Ask) -> None:
         """Lanes in the order of their tags; each item claimed moves its lane's tag on."""
         lanes: list[Lane] = self._view.scan("ready_lanes", ask.function_id, ask.room)
-        _, each = depth_of(self._function.rules)
+        reading, each = depth_of(self._function.rules)
+        # Lanes that other inputs of the group have made or opened were not there when the claim said what it needs.
+        self._view.require(wanted for lane in lanes for relation in ("counters", reading) for wanted in RELATIONS["lanes", relation](lane))
         queues = {lane.id: iter(self._view.scan("lane_items", lane.id, each)) for lane in lanes}
         heap = [(lane.tag, lane.id, lane) for lane in lanes]
         heapq.heapify(heap)

@@ -168,8 +168,7 @@ def on_sweep(view: View, timer: Timer, now_ms: int) -> list[Command | Effect]:
     old: list[tuple[str, Any]] = []
     more = False
     until = str(now_ms - SWEEP_KEEPS_MS)
-    view.require_scan(Scan("old_dedups", until, SWEEP_AT_ONCE))
-    view.require_scan(Scan("old_rates", until, SWEEP_AT_ONCE))
+    view.require(Scan(scan, until, SWEEP_AT_ONCE) for scan in ("old_dedups", "old_rates"))
     for table, scan in (("dedups", "old_dedups"), ("rates", "old_rates")):
         rows = view.scan(scan, until, SWEEP_AT_ONCE)
         more = more or len(rows) == SWEEP_AT_ONCE

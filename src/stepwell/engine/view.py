@@ -135,16 +135,16 @@ class View(Tables):
 
     # Lookups, for decisions.
 
-    def require(self, selections: Iterable[Select]) -> None:
-        """Raise `NotLoaded` with those of the rows that nobody selected: for decisions that learn late what they need."""
-        missing = [wanted for wanted in selections if not self.knows(wanted.table, wanted.key)]
+    def require(self, selections: Iterable[Selection]) -> None:
+        """Raise `NotLoaded` with those of the rows and scans that nobody selected: for decisions that learn late what they need."""
+        missing = [wanted for wanted in selections if not self._has(wanted)]
         if missing:
             raise NotLoaded(*missing)
 
-    def require_scan(self, scan: Scan) -> None:
-        """Raise `NotLoaded` with the scan, and what follows from it, where nobody selected it."""
-        if not self.knows_scan(scan.name, scan.value, scan.limit):
-            raise NotLoaded(scan)
+    def _has(self, wanted: Selection) -> bool:
+        if isinstance(wanted, Select):
+            return self.knows(wanted.table, wanted.key)
+        return self.knows_scan(wanted.name, wanted.value, wanted.limit)
 
     def get(self, table: str, key: Key) -> Any:
         """The row, or `None` where there is none. Raises `NotLoaded` where nobody asked the store."""

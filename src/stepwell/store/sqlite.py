@@ -21,7 +21,7 @@ import msgspec
 
 from stepwell.engine.selection import Fetch, Fetched, resolve
 from stepwell.engine.tables import SCAN_TABLE, SPECS
-from stepwell.engine.view import Changes, Selection, View
+from stepwell.engine.view import Changes, Scan, Selection, View
 from stepwell.errors import Conflict, StoreFull, StoreRefused, StoreUnavailable
 from stepwell.store.base import Reader, Transaction
 from stepwell.store.resident import Resident
@@ -216,11 +216,27 @@ class _Writer:
         for table, keys in wanted.keys.items():
             found = connection.execute(STATEMENTS[f"select_{table}"].text, {"keys": msgspec.json.encode(keys).decode()})
             rows[table] = [CODECS[table].row_of(values) for values in found]
-        scans = []
-        for scan in wanted.scans:
-            found = connection.execute(STATEMENTS[scan.name].text, {"value": scan.value, "limit": scan.limit})
-            scans.append([CODECS[SCAN_TABLE[scan.name]].row_of(values) for values in found])
-        return Fetched(rows, scans)
+        return Fetched(rows, self._scan(connection, wanted.scans))
+
+    @staticmethod
+    def _scan(connection: sqlite3.Connection, wanted: list[Scan]) -> list[list[Any]]:
+        """The rows of each scan. Those of one name and limit are asked together where there is a statement for many."""
+        found: list[list[Any]] = [[] for _ in wanted]
+        alike: dict[tuple[str, int], list[int]] = {}
+        for place, scan in enumerate(wanted):
+            alike.setdefault((scan.name, scan.limit), []).append(place)
+        for (name, limit), places in alike.items():
+            row_of = CODECS[SCAN_TABLE[name]].row_of
+            many = STATEMENTS.get(f"{name}_many") if len(places) > 1 else None
+            if many is None:
+                for place in places:
+                    told = connection.execute(STATEMENTS[name].text, {"value": wanted[place].value, "limit": limit})
+                    found[place] = [row_of(values) for values in told]
+            else:
+                asked = msgspec.json.encode([wanted[place].value for place in places]).decode()
+                for nth, *values in connection.execute(many.text, {"values": asked, "limit": limit}):
+                    found[places[nth]].append(row_of(values))
+        return found
 
     def commit(self, changes: Changes) -> None:
         """One transaction: the tables in their order, then the ranges, which spare what this group has leased.

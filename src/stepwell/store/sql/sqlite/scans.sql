@@ -18,6 +18,20 @@ WHERE lane_id = :value
 ORDER BY starts, order_ms, id
 LIMIT :limit;
 
+-- name: lane_items_many
+-- The next items of several lanes, with the lane's place among those asked.
+SELECT asked.key, items.id, run_id, function_id, lane_id, keys, starts, order_ms, step_id, attempt, fence, losses, holder, leased_ms
+FROM json_each(:values) AS asked
+JOIN items ON items.id IN (
+    SELECT waiting.id
+    FROM items AS waiting
+    WHERE waiting.lane_id = asked.value
+      AND waiting.holder IS NULL
+    ORDER BY waiting.starts, waiting.order_ms, waiting.id
+    LIMIT :limit
+)
+ORDER BY asked.key, starts, order_ms, items.id;
+
 -- name: shut_lanes
 -- The lanes that a key shut, in the order in which they are opened.
 SELECT id, function_id, keys, state, shut_by, tag, shut_at
@@ -25,6 +39,19 @@ FROM lanes
 WHERE shut_by = :value
 ORDER BY shut_at DESC, tag, id
 LIMIT :limit;
+
+-- name: shut_lanes_many
+-- The lanes that several keys shut, with the key's place among those asked.
+SELECT asked.key, lanes.id, function_id, keys, state, shut_by, tag, shut_at
+FROM json_each(:values) AS asked
+JOIN lanes ON lanes.id IN (
+    SELECT shut.id
+    FROM lanes AS shut
+    WHERE shut.shut_by = asked.value
+    ORDER BY shut.shut_at DESC, shut.tag, shut.id
+    LIMIT :limit
+)
+ORDER BY asked.key, shut_at DESC, tag, lanes.id;
 
 -- name: function_lanes
 -- A function's shut lanes, behind an id.
