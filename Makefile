@@ -73,7 +73,7 @@ long: check chromium $(COMPAT) ## The tests with large counts: seeds, kill round
 
 compat: $(COMPAT) ## Every SDK with every case; writes docs/compatibility.md
 	rm -f $(VENV)/compat.jsonl
-	-STEPWELL_COMPAT=all STEPWELL_COMPAT_RESULTS=$(VENV)/compat.jsonl $(BIN)/pytest tests/compat -m capability
+	-STEPWELL_COMPAT=all STEPWELL_COMPAT_RESULTS=$(VENV)/compat.jsonl $(BIN)/pytest tests/compat
 	$(BIN)/python -m tests.compat.table $(VENV)/compat.jsonl
 
 bench: $(VENV)/.test ## Measure, and print a table

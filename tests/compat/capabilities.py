@@ -84,6 +84,45 @@ CAPABILITIES = (
     Capability("lost", "An app that dies in a call is called again", "4.7"),
 )
 
+
+@dataclass(frozen=True)
+class Beside:
+    """What is tested with servers and apps of its own, beside the rigs. `sdks`: the unmodified SDKs that take part."""
+
+    id: str
+    title: str
+    section: str
+    sdks: str
+    module: str
+
+
+BESIDE = (
+    Beside(
+        "connect",
+        "Connect: routing, capacities, leases, drain; workers, servers and networks that die or stand still",
+        "9",
+        "PyPI 0.5.19, npm 4.24.0",
+        "test_connect",
+    ),
+    Beside(
+        "endpoint",
+        "Durable endpoints, their output and streams; deferred functions; checkpoints counted",
+        "5.10, 5.12, 5.13",
+        "npm 4.24.0",
+        "test_endpoints",
+    ),
+    Beside(
+        "subscribe",
+        "Realtime: tokens, publishing, streams, subscriptions by WebSocket and server-sent events",
+        "5.11",
+        "npm 3.54.2 with `@inngest/realtime`, npm 4.24.0, PyPI 0.5.19",
+        "test_realtime",
+    ),
+    Beside("gateway", "Requests of steps: keys kept nowhere, failures, publishing", "5.6, 5.7", "PyPI 0.5.19, npm 4.24.0", "test_gateway"),
+    Beside("graphql", "GraphQL as the SDKs' own suites ask it", "8", "PyPI 0.5.19, PyPI 0.5.0", "test_graphql"),
+    Beside("shapes", "Answers in every shape, allowed or not", "4.4 to 4.10", "none: a scripted app", "test_raw_shapes"),
+)
+
 FEW = frozenset({"sync", "run", "sleep", "send", "parallel", "step-retry", "final", "on-failure", "wait", "signed"})
 """What `make test` runs with rigs that have a neighbour which runs everything."""
 

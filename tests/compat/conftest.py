@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.compat.capabilities import CAPABILITIES
+from tests.compat.capabilities import BESIDE, CAPABILITIES
 from tests.compat.rig import Rig
 from tests.compat.rigs import RIGS
 
@@ -50,6 +50,11 @@ def _facts(item: pytest.Item) -> tuple[str, str] | None:
     return capability, name
 
 
+def _beside(item: pytest.Item) -> tuple[str, str] | None:
+    """What a case with a server of its own is of; it has no rig."""
+    return next(((one.id, "") for one in BESIDE if one.module == item.path.stem), None)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what this session does not run; expect failure of what is known not to work yet."""
@@ -75,7 +80,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     """Write down how a case ended."""
     outcome = yield
     report: pytest.TestReport = outcome.get_result()
-    facts = _facts(item)
+    facts = _facts(item) or _beside(item)
     if RESULTS is None or facts is None or not (report.when == "call" or report.outcome != "passed"):
         return
     ended = "not yet" if hasattr(report, "wasxfail") and report.skipped else report.outcome

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.compat.capabilities import CAPABILITIES, DIFFERENCES
+from tests.compat.capabilities import BESIDE, CAPABILITIES, DIFFERENCES
 from tests.compat.rig import Spec
 from tests.compat.rigs import RIGS
 
@@ -58,6 +58,12 @@ def cell(capability: str, spec: Spec, results: Sequence[Result], notes: Notes) -
     return YES if any(one.outcome == "passed" for one in own) else UNTRIED
 
 
+def beside_cell(capability: str, results: Sequence[Result]) -> str:
+    """Whether all cases of a row pass that has no column."""
+    outcomes = {one.outcome for one in results if one.capability == capability and not one.rig}
+    return UNTRIED if not outcomes - {"skipped"} else FAILED if "failed" in outcomes else YES
+
+
 def page(results: Sequence[Result], rigs: Mapping[str, Spec] = RIGS) -> str:
     """The whole page."""
     notes = Notes()
@@ -68,6 +74,7 @@ def page(results: Sequence[Result], rigs: Mapping[str, Spec] = RIGS) -> str:
     for one in CAPABILITIES:
         cells = [cell(one.id, spec, results, notes) for spec in rigs.values()]
         lines.append(f"| {one.title} | " + " | ".join(cells) + " |")
+    beside = [f"| {one.title} | {one.sdks} | {beside_cell(one.id, results)} |" for one in BESIDE]
     reasons = [f"{number}. {reason}" for number, reason in enumerate(notes.reasons, 1)]
     differences = [f"| {one.subject} | {one.reference} | {one.here} |" for one in DIFFERENCES]
     return "\n".join(
@@ -76,6 +83,14 @@ def page(results: Sequence[Result], rigs: Mapping[str, Spec] = RIGS) -> str:
             *lines,
             "",
             *reasons,
+            "",
+            "## With servers and apps of their own",
+            "",
+            "What is killed, paused, signed or counted in ways that the others' apps must not feel.",
+            "",
+            "| | SDKs | |",
+            "|---|---|---|",
+            *beside,
             "",
             "## Where the server differs by choice",
             "",

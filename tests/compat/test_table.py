@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.compat.capabilities import CAPABILITIES, DIFFERENCES, FEW
+from tests.compat.capabilities import BESIDE, CAPABILITIES, DIFFERENCES, FEW
 from tests.compat.rigs import RIGS
 from tests.compat.table import PAGE, Result, page
 
@@ -26,6 +26,7 @@ def test_the_committed_table_has_todays_rows_and_columns() -> None:
     assert head == [spec.column for spec in RIGS.values()]
     assert [row[0] for row in body] == [one.title for one in CAPABILITIES]
     assert all(one.subject in PAGE.read_text() for one in DIFFERENCES)
+    assert all(f"| {one.title} | {one.sdks} | yes |" in PAGE.read_text() and (HERE / f"{one.module}.py").exists() for one in BESIDE)
 
 
 def test_nothing_in_it_fails() -> None:
