@@ -67,8 +67,7 @@ class ScriptedApp:
         self.calls: list[Call] = []
         self.syncs: list[dict[str, str]] = []
         self.refused = 0
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._http.daemon_threads = True
+        self._http = _Http(("127.0.0.1", 0), _handler(self))
         self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         self._thread.start()
 
@@ -143,6 +142,13 @@ class ScriptedApp:
                 call = Call(query, headers, body)
                 self.calls.append(call)
                 return self.script(call)
+
+
+class _Http(ThreadingHTTPServer):
+    """A thread a connection, as many as come."""
+
+    daemon_threads = True
+    request_queue_size = 1024
 
 
 def _handler(app: ScriptedApp) -> type[BaseHTTPRequestHandler]:

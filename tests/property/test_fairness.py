@@ -1,0 +1,149 @@
+"""Fairness between the values of a key: who waits is served, however much others have queued, and by the weights that a setting gives."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stepwell.engine.commands import Call
+from stepwell.engine.inputs import AppSynced, Ask, CallAnswered, Claim, EventsReceived, NodeStarted, TimerDue
+from stepwell.engine.model import TimerKind
+from stepwell.protocol.calls import Returned
+from stepwell.protocol.events import Event
+from stepwell.protocol.functions import Concurrency, FunctionConfig, Registration, Trigger
+from stepwell.protocol.ids import ulid
+from stepwell.runtime.heart import Heart
+from stepwell.store.memory import MemoryStore
+from tests.simulation.clock import VirtualClock, at_once
+
+HOLDER = "n/1"
+WEIGHTS = (1, 1, 2, 3)
+"""One tenant each."""
+
+
+class Shop:
+    """One function with a limit of calls in all, whose key's values are tenants with weights."""
+
+    def __init__(self, limit: int) -> None:
+        self.store = MemoryStore()
+        self.clock = VirtualClock(random.Random(1))
+        self.heart = Heart(self.store, self.clock)
+        self.queued: Counter[int] = Counter()
+        self.calls: list[Call] = []
+        limits = (Concurrency(limit=limit), Concurrency(limit=100, key="event.data.tenant", weight="event.data.weight"))
+        config = FunctionConfig(id="a-f", name="f", triggers=(Trigger(event="x"),), concurrency=limits)
+        told = Registration(app_name="a", url="", sdk="", framework="", app_version="", functions=(config,), checksum="1")
+        for input in (NodeStarted("n", HOLDER), AppSynced(told, "local")):
+            at_once(self.heart.handle([input]))
+        at_once(self.heart.reload())
+        self._tenants: dict[str, int] = {}
+
+    def send(self, tenant: int, count: int) -> None:
+        """Queue runs of a tenant."""
+        data = b'{"tenant":%d,"weight":%d}' % (tenant, WEIGHTS[tenant])
+        events = []
+        for _ in range(count):
+            event_id = ulid(self.clock.ms, self.clock.entropy(10))
+            self._tenants[event_id] = tenant
+            events.append(Event(internal_id=event_id, id=event_id, name="x", data=data, user=b"{}", ts=1, v=None, meta=None, received_ms=1))
+        for start in range(0, count, 100):
+            at_once(self.heart.handle([EventsReceived(tuple(events[start : start + 100]), fresh=True)]))
+        self.queued[tenant] += count
+
+    def claim(self, room: int) -> list[int]:
+        """Whose runs are begun now, in their order. What a claim has left to do opens lanes for another one."""
+        served: list[int] = []
+        while True:
+            (decided,) = at_once(self.heart.handle([Claim(HOLDER, (Ask("a-f", room - len(served)),))])).decided
+            assert decided.error is None, decided.error
+            calls = [effect for effect in decided.effects if isinstance(effect, Call)]
+            self.calls += calls
+            served += [self._tenants[call.run.event_ids[0]] for call in calls]
+            due = [timer.id for timer in self.store.tables.timers if timer.kind is TimerKind.OPEN]
+            if not due or len(served) == room:
+                self.queued.subtract(served)
+                return served
+            for timer_id in due:
+                at_once(self.heart.handle([TimerDue(timer_id)]))
+
+    def answer(self, count: int) -> None:
+        """End the calls that are out the longest."""
+        ending, self.calls = self.calls[:count], self.calls[count:]
+        for call in ending:
+            at_once(self.heart.handle([CallAnswered(call.run.id, call.item.id, call.item.fence, Returned(data=b"1"))]))
+
+
+ACTS = st.lists(
+    st.one_of(
+        st.tuples(st.just("send"), st.integers(0, len(WEIGHTS) - 1), st.integers(1, 12)),
+        st.tuples(st.just("claim"), st.integers(1, 4), st.integers(1, 4)),
+    ),
+    min_size=5,
+    max_size=50,
+)
+
+
+@given(st.integers(1, 3), ACTS)
+@settings(max_examples=60, deadline=None)
+def test_nobody_is_passed_by_more_often_than_the_weights_say(limit: int, acts: list[tuple[str, int, int]]) -> None:
+    """While one waits, another is served at most as often as its weight is larger, and once more; and in the end all have been."""
+    shop = Shop(limit)
+    passed: dict[int, Counter[int]] = {}
+
+    def serve(room: int) -> int:
+        served = shop.claim(room)
+        left = shop.queued + Counter(served)
+        for tenant in served:
+            for waiting, others in passed.items():
+                if waiting != tenant and left[waiting] > 0:
+                    others[tenant] += 1
+                    assert others[tenant] <= WEIGHTS[tenant] / WEIGHTS[waiting] + 1, f"{tenant} passes {waiting} by: {others}"
+            left[tenant] -= 1
+            passed[tenant] = Counter()
+        return len(served)
+
+    for kind, first, second in acts:
+        if kind == "send":
+            if shop.queued[first] == 0:
+                passed[first] = Counter()
+            shop.send(first, second)
+        else:
+            serve(first)
+            shop.answer(second)
+    while shop.queued.total() or shop.calls:
+        free = limit - len(shop.calls)
+        began = serve(10)
+        assert began == min(free, shop.queued.total() + began), "there is room, and somebody waits"
+        shop.answer(1)
+    assert shop.claim(10) == [] and all(lane.state == "empty" for lane in shop.store.tables.lanes)
+
+
+def test_a_tenant_with_one_waits_for_one_slot_of_a_tenant_with_thousands() -> None:
+    """Whoever comes is next, but for who has been served as little."""
+    shop = Shop(limit=1)
+    shop.send(0, 3_000)
+    for _ in range(20):
+        assert shop.claim(10) == [0]
+        shop.answer(1)
+    assert shop.claim(10) == [0]
+    shop.send(1, 1)
+    served = []
+    for _ in range(2):
+        shop.answer(1)
+        served += shop.claim(10)
+    assert 1 in served
+
+
+def test_weights_divide_what_is_served() -> None:
+    """All have more than enough queued: the shares are the weights."""
+    shop = Shop(limit=1)
+    for tenant in range(len(WEIGHTS)):
+        shop.send(tenant, 100)
+    served: Counter[int] = Counter()
+    for _ in range(20 * sum(WEIGHTS)):
+        served.update(shop.claim(1))
+        shop.answer(1)
+    assert all(abs(served[tenant] - 20 * weight) <= 1 for tenant, weight in enumerate(WEIGHTS)), served
