@@ -218,6 +218,21 @@ DIFFERENCES = (
         "The run fails with `UnsafeInteger` and a sentence that says to send the number as a string.",
     ),
     Difference(
+        "New runs of a paused function",
+        "They are skipped.",
+        "They queue, and begin when the function is resumed. Runs that are under way finish their step.",
+    ),
+    Difference(
+        "`rateLimit`",
+        "A bucket that refills evenly over the period (GCRA).",
+        "A window that the first run begins: so many runs in it, and what comes beyond is recorded as skipped, with the reason.",
+    ),
+    Difference(
+        "Runs that are invoked, scheduled or run again, of a function with `debounce` or `batchEvents`",
+        "Not told.",
+        "They begin at once, by themselves: there is no other event to wait for.",
+    ),
+    Difference(
         "The page and its API",
         "Open to whoever reaches them.",
         "`stepwell start` asks for the admin token; `stepwell dev` listens on this machine only.",
