@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import sqlite3
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import uvloop
@@ -31,8 +32,7 @@ def matching(folder: Path, scale: int) -> list[Result]:
             waits = 100_000 // scale
             for start in range(0, waits, 100):
                 await app.send([{"name": "waits/begin", "data": {"order": f"o-{n}"}} for n in range(start, start + 100)])
-            while counted(folder / "waits.db", "SELECT count(*) FROM waits") < waits:
-                await asyncio.sleep(0.1)
+            await until(lambda: counted(folder / "waits.db", "SELECT count(*) FROM waits") >= waits)
             times, cpu, count = [], time.process_time(), 200 // min(scale, 4)
             for n in range(count):
                 rig.ended.clear()
@@ -63,18 +63,15 @@ def schedules(folder: Path, scale: int) -> list[Result]:
             async def tick(ctx: stepwell.Context) -> None: ...
 
         # Too near to the minute, the functions would not be known in time.
-        while time.time() % MINUTE_S > MINUTE_S / 2:
-            await asyncio.sleep(0.1)
+        await until(lambda: time.time() % MINUTE_S < MINUTE_S / 2)
         path = folder / "crons.db"
         async with app.engine(db=path):
             assert time.time() % MINUTE_S < MINUTE_S - 1, "the functions were registered too late"
             await asyncio.sleep(MINUTE_S - time.time() % MINUTE_S)
             minute_ms = time.time_ns() // 1_000_000 // 60_000 * 60_000
-            while counted(path, "SELECT count(*) FROM runs WHERE cause = 'cron'") < functions:
-                await asyncio.sleep(0.05)
+            await until(lambda: counted(path, "SELECT count(*) FROM runs WHERE cause = 'cron'") >= functions)
             last_ms = counted(path, "SELECT max(created_ms) FROM runs WHERE cause = 'cron'")
-            while counted(path, "SELECT count(*) FROM runs WHERE cause = 'cron' AND ended_ms IS NULL"):
-                await asyncio.sleep(0.05)
+            await until(lambda: not counted(path, "SELECT count(*) FROM runs WHERE cause = 'cron' AND ended_ms IS NULL"))
             ended_ms = counted(path, "SELECT max(ended_ms) FROM runs WHERE cause = 'cron'")
         return [
             Result(f"{functions:,} functions due in one minute: the last one's run is recorded after", (last_ms - minute_ms) / 1000, "s"),
@@ -82,6 +79,15 @@ def schedules(folder: Path, scale: int) -> list[Result]:
         ]
 
     return uvloop.run(main())
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Look until it is true."""
+    for _ in range(3000):
+        if condition():
+            return
+        await asyncio.sleep(0.1)
+    raise TimeoutError("not within five minutes")
 
 
 def counted(path: Path, statement: str) -> int:
