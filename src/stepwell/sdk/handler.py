@@ -69,8 +69,9 @@ class Handler:
 
     async def answer(self, request: Incoming) -> Reply:
         """Status, headers and body of the answer to a request."""
+        key = self._keys.key
         try:
-            self._check_signature(request)
+            key = self._key_of(request)
             reply = await self._answer(request)
         except ProtocolError as error:
             reply = self.refusal(error)
@@ -78,8 +79,8 @@ class Handler:
             reply = Reply(502, {}, error_json(error.code, str(error)))
         headers = {"content-type": "application/json", SDK_HEADER: SDK, HANDLED_HEADER: "true", "x-inngest-framework": self._framework}
         headers |= reply.headers
-        if not self._dev and self._keys.key:
-            headers["x-inngest-signature"] = sign(reply.body, self._keys.key, int(time.time()))
+        if not self._dev and key:
+            headers["x-inngest-signature"] = sign(reply.body, key, int(time.time()))
         return Reply(reply.status, headers, reply.body)
 
     @staticmethod
@@ -87,14 +88,17 @@ class Handler:
         """The answer to a request that is not what it should be."""
         return Reply(error.status, {}, error_json(error.code or type(error).__name__, str(error)))
 
-    def _check_signature(self, request: Incoming) -> None:
+    def _key_of(self, request: Incoming) -> str | None:
+        """The key that a request is signed with: so is its answer, since the server knows that one. Raises for others."""
         if self._dev:
-            return
+            return None
         if not self._keys.key:
             raise ProtocolError("this app has no signing key: set STEPWELL_SIGNING_KEY, or STEPWELL_DEV=1 for development", 500)
-        signature = request.headers.get("x-inngest-signature")
-        if not verify(request.body, signature, self._keys.key, int(time.time()), fallback=self._keys.fallback):
-            raise ProtocolError("Unauthorized", 401)
+        signature, now_s = request.headers.get("x-inngest-signature"), int(time.time())
+        for key in (self._keys.key, self._keys.fallback):
+            if key is not None and verify(request.body, signature, key, now_s):
+                return key
+        raise ProtocolError("Unauthorized", 401)
 
     async def _answer(self, request: Incoming) -> Reply:
         query = parse_qs(request.query, keep_blank_values=True)
