@@ -51,7 +51,7 @@ def _facts(item: pytest.Item) -> tuple[str, str] | None:
 
 
 def _beside(item: pytest.Item) -> tuple[str, str] | None:
-    """What a case with a server of its own is of; it has no rig."""
+    """What a case of a module about one subject is of, whichever rig it runs on."""
     return next(((one.id, "") for one in BESIDE if one.module == item.path.stem), None)
 
 
@@ -80,10 +80,10 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     """Write down how a case ended."""
     outcome = yield
     report: pytest.TestReport = outcome.get_result()
-    facts = _facts(item) or _beside(item)
-    if RESULTS is None or facts is None or not (report.when == "call" or report.outcome != "passed"):
+    if RESULTS is None or not (report.when == "call" or report.outcome != "passed"):
         return
     ended = "not yet" if hasattr(report, "wasxfail") and report.skipped else report.outcome
-    line = {"capability": facts[0], "rig": facts[1], "case": item.nodeid, "outcome": ended, "reason": getattr(report, "wasxfail", "")}
-    with Path(RESULTS).open("a") as file:
-        file.write(json.dumps(line) + "\n")
+    for capability, rig in filter(None, (_facts(item), _beside(item))):
+        line = {"capability": capability, "rig": rig, "case": item.nodeid, "outcome": ended, "reason": getattr(report, "wasxfail", "")}
+        with Path(RESULTS).open("a") as file:
+            file.write(json.dumps(line) + "\n")
