@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from datetime import datetime
+from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim
@@ -46,17 +47,19 @@ def jitter_ms(function_id: str, trigger: Trigger, scheduled_ms: int) -> int:
 
 def next_tick_ms(cron: str, after_ms: int) -> int | None:
     """The first tick later than a time, in milliseconds since the epoch; `None` for a line like `0 0 30 2 *`, which has none."""
-    return _tick(cron, after_ms, reverse=False)
+    return _tick(cron, after_ms // 1000, reverse=False)
 
 
 def last_tick_ms(cron: str, until_ms: int) -> int | None:
     """The latest tick that is not later than a time."""
-    return _tick(cron, until_ms - until_ms % 60_000 + 60_000, reverse=True)
+    return _tick(cron, until_ms // 60_000 * 60 + 60, reverse=True)
 
 
-def _tick(cron: str, ms: int, *, reverse: bool) -> int | None:
+@lru_cache(maxsize=1024)
+def _tick(cron: str, second: int, *, reverse: bool) -> int | None:
+    """The tick next to a second. Many functions have the same line, and are due together."""
     parsed = parse_cron(cron)
-    moment = datetime.fromtimestamp(ms // 1000, ZoneInfo(parsed.zone))
+    moment = datetime.fromtimestamp(second, ZoneInfo(parsed.zone))
     found = next(CronSim(parsed.line, moment, reverse=reverse), None)
     return None if found is None else int(found.timestamp()) * 1000
 
