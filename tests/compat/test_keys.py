@@ -51,7 +51,12 @@ def test_the_app_refuses_what_the_server_did_not_sign(rig: Rig) -> None:
 def test_the_server_refuses_who_shows_no_key(rig: Rig) -> None:
     """Registration, reading and sending each ask for their key."""
     url, bearer = rig.server.url, {"authorization": f"Bearer {bearer_hash(NEW_KEY)}"}
-    for path, body in (("/fn/register", {"appname": "x", "functions": []}), ("/v1/events", None), ("/v1/signals", {"signal": "x"})):
+    for path, body in (
+        ("/fn/register", {"appname": "x", "functions": []}),
+        ("/v1/events", None),
+        ("/v1/signals", {"signal": "x"}),
+        ("/invoke/x-f", {}),
+    ):
         assert refused(url + path, body)[0] == 401, path
         assert refused(url + path, body, headers=bearer)[0] == 401, path
     status, answer = refused(f"{url}/e/{EVENT_KEY}-not", {"name": "x", "data": {}})

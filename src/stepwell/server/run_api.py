@@ -41,7 +41,7 @@ class RunApi:
             Route("/v1/cancellations", guard(self.cancel), methods=["POST"]),
             Route("/v1/cancellations", guard(self.cancellations)),
             Route("/v1/cancellations/{cancellation_id}", guard(self.forget), methods=["DELETE"]),
-            Route("/invoke/{slug}", self.invoke, methods=["POST"]),
+            Route("/invoke/{slug}", guard(self.invoke), methods=["POST"]),
         ]
 
     async def signal(self, request: Request) -> Response:
