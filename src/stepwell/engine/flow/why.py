@@ -81,14 +81,14 @@ def of_item(facts: Facts, view: View, item: Item, now_ms: int) -> Why:
             rate = view.get("rates", key)
             if throttle.room(rate, now_ms) <= facts.ahead:
                 due_ms = throttle.next_ms(rate, now_ms, facts.ahead)
-                sentence = f"{shown(key)} admits it at {format_date(due_ms)}: {facts.ahead} starts are before it."
+                sentence = f"{shown(key)} admits it at {format_date(due_ms)}; starts before it: {facts.ahead}."
                 return Why(run_id=run.id, gate="throttle", key=key, position=facts.ahead, earliest_ms=due_ms, sentence=sentence)
             continue
         room = room_of(rules, view, key, 0, now_ms)
         if room is not None and room <= 0:
             whole = key.startswith(RUN)
             what = "runs" if whole else "calls"
-            sentence = f"{shown(key)} is full: {view.running(key)} of {rules.limit_of(key)} {what}; {facts.ahead} are before it."
+            sentence = f"{shown(key)} is full: {view.running(key)} of {rules.limit_of(key)} {what}; before it: {facts.ahead}."
             return Why(
                 run_id=run.id,
                 gate="run concurrency" if whole else "concurrency",
