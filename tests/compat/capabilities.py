@@ -126,6 +126,9 @@ BESIDE = (
 FEW = frozenset({"sync", "run", "sleep", "send", "parallel", "step-retry", "final", "on-failure", "wait", "signed"})
 """What `make test` runs with rigs that have a neighbour which runs everything."""
 
+SERVED = frozenset({"sync", "run", "parallel", "final"})
+"""What `make test` runs with rigs that differ from a neighbour by how they are served, or by an older version."""
+
 DEV_LACKS = MappingProxyType(dict.fromkeys(("signed", "fallback-key", "sync-in-band"), "this column is of development mode"))
 """Of a rig without keys."""
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.compat.capabilities import CAPABILITIES, FEW, NO_STREAMING, NPM_3_LACKS, NPM_LACKS
+from tests.compat.capabilities import CAPABILITIES, FEW, NO_STREAMING, NPM_3_LACKS, NPM_LACKS, SERVED
 from tests.compat.rig import Spec
 from tests.support.npm import NODE
 
@@ -50,7 +50,7 @@ def without_stream(version: str) -> Mapping[str, str]:
 
 
 SPECS = (
-    spec("v3", "", "node_app.js", "v3", "node", served="Node", share=FEW | CALLS | {"signal", "fetch", "error-shape", "checkpoint"}),
+    spec("v3", "", "node_app.js", "v3", "node", served="Node", share=SERVED),
     spec("v4", "", "node_app.js", "v4", "node", served="Node", share=NEARLY_ALL),
     spec(
         "v4",

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tests.compat.capabilities import CONNECT_LACKS, FEW, NO_STREAMING, PYTHON_LACKS, PYTHON_OLD_LACKS
+from tests.compat.capabilities import CONNECT_LACKS, FEW, NO_STREAMING, PYTHON_LACKS, PYTHON_OLD_LACKS, SERVED
 from tests.compat.rig import Spec
 
 APPS = Path(__file__).parent / "apps" / "python"
@@ -43,7 +43,7 @@ SPECS = (
         command=lambda port: [sys.executable, "-m", "flask", "--app", "flask_app", "run", "--port", str(port)],
         cwd=APPS,
         lacks={**PYTHON_LACKS, **NO_STREAMING},
-        share=FEW,
+        share=SERVED,
     ),
     Spec(
         name="py-django",
@@ -52,7 +52,7 @@ SPECS = (
         command=lambda port: [sys.executable, "django_app.py", "runserver", "--noreload", str(port)],
         cwd=APPS,
         lacks={**PYTHON_LACKS, **NO_STREAMING},
-        share=FEW,
+        share=SERVED,
     ),
     Spec(
         name="py-django-async",
