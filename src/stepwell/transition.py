@@ -37,8 +37,24 @@ from stepwell.engine.inputs import (
     SyncStepsTold,
     TimerDue,
 )
+from stepwell.engine.inputs_primitives import (
+    BatchAnswered,
+    DeliveriesReturned,
+    LeasesSettled,
+    MessageEdited,
+    MessagesDeleted,
+    MessagesMoved,
+    MessagesPulled,
+    MessagesSent,
+    QueueClaimed,
+    QueuePurged,
+    QueueSet,
+)
+from stepwell.engine.model import OF_PRIMITIVES
 from stepwell.engine.registry import Registry
 from stepwell.engine.view import Select, Selection, View
+from stepwell.primitives import queue, queue_care, queue_claims, queue_pulls
+from stepwell.primitives.timers import on_primitive_due
 from stepwell.protocol.lifecycle import CANCELLED, FAILED, FINISHED
 
 
@@ -66,7 +82,7 @@ def select(registry: Registry, input: AnyInput, now_ms: int) -> list[Selection]:
         case AppRemoved():
             return apps.select_removal(registry, input)
         case NodeStarted():
-            return holders.select_node_started(input)
+            return [*holders.select_node_started(input), *queue.select_node_started(input)]
         case HolderRenewed():
             return [Select("holders", input.holder)]
         case CallsReturned():
@@ -91,6 +107,26 @@ def select(registry: Registry, input: AnyInput, now_ms: int) -> list[Selection]:
             return changes.select_change(input)
         case InputSetAside():
             return control.select_set_aside(input)
+        case MessagesSent():
+            return queue.select_sent(input)
+        case QueueClaimed():
+            return queue_claims.select_queue_claimed(registry, input)
+        case BatchAnswered():
+            return queue.select_answered(input)
+        case DeliveriesReturned():
+            return queue.select_returned(input)
+        case MessagesPulled():
+            return queue_pulls.select_pulled(input)
+        case LeasesSettled():
+            return queue_pulls.select_leases(input)
+        case QueueSet():
+            return queue.select_queue(input.queue)
+        case QueuePurged():
+            return queue_care.select_purged(input)
+        case MessagesMoved() | MessagesDeleted():
+            return queue_care.select_messages(input.queue, input.ids)
+        case MessageEdited():
+            return queue_care.select_messages(input.queue, (input.id, input.new_id))
         case _:
             assert_never(input)
 
@@ -116,6 +152,9 @@ def transition(registry: Registry, view: View, input: AnyInput, now_ms: int) -> 
         case Claim():
             return lanes.on_claim(registry, view, input, now_ms)
         case TimerDue():
+            timer = view.timer(input.timer_id)
+            if timer is not None and timer.kind in OF_PRIMITIVES:
+                return on_primitive_due(registry, view, timer, now_ms)
             return timers.on_timer_due(registry, view, input, now_ms)
         case SyncStepsTold():
             return endpoints.on_sync_steps(registry, view, input, now_ms)
@@ -128,7 +167,7 @@ def transition(registry: Registry, view: View, input: AnyInput, now_ms: int) -> 
         case AppRemoved():
             return apps.on_app_removed(registry, view, input, now_ms)
         case NodeStarted():
-            return holders.on_node_started(registry, view, input, now_ms)
+            return [*holders.on_node_started(registry, view, input, now_ms), *queue.on_node_started(view, input, now_ms)]
         case HolderRenewed():
             return holders.on_holder_renewed(view, input, now_ms)
         case CallsReturned():
@@ -155,5 +194,27 @@ def transition(registry: Registry, view: View, input: AnyInput, now_ms: int) -> 
             return changes.on_function_overridden(registry, view, input, now_ms)
         case InputSetAside():
             return control.on_input_set_aside(registry, view, input, now_ms)
+        case MessagesSent():
+            return queue.on_messages_sent(view, input, now_ms)
+        case QueueClaimed():
+            return queue_claims.on_queue_claimed(registry, view, input, now_ms)
+        case BatchAnswered():
+            return queue.on_batch_answered(registry, view, input, now_ms)
+        case DeliveriesReturned():
+            return queue.on_deliveries_returned(registry, view, input, now_ms)
+        case MessagesPulled():
+            return queue_pulls.on_messages_pulled(registry, view, input, now_ms)
+        case LeasesSettled():
+            return queue_pulls.on_leases_settled(view, input, now_ms)
+        case QueueSet():
+            return queue_care.on_queue_set(view, input, now_ms)
+        case QueuePurged():
+            return queue_care.on_queue_purged(input, now_ms)
+        case MessagesMoved():
+            return queue_care.on_messages_moved(view, input, now_ms)
+        case MessagesDeleted():
+            return queue_care.on_messages_deleted(view, input, now_ms)
+        case MessageEdited():
+            return queue_care.on_message_edited(view, input, now_ms)
         case _:
             assert_never(input)

@@ -10,16 +10,26 @@ from typing import Literal
 
 import msgspec
 
+from stepwell.engine.input import Input
+from stepwell.engine.inputs_primitives import (
+    BatchAnswered,
+    DeliveriesReturned,
+    LeasesSettled,
+    MessageEdited,
+    MessagesDeleted,
+    MessagesMoved,
+    MessagesPulled,
+    MessagesSent,
+    QueueClaimed,
+    QueuePurged,
+    QueueSet,
+)
 from stepwell.engine.model import Cancellation, Json, Step, Timer, UserSpan
 from stepwell.protocol.calls import Answer, Checkpoint
 from stepwell.protocol.events import Event
 from stepwell.protocol.functions import FunctionConfig, Override, Registration
 from stepwell.protocol.metadata import Note
 from stepwell.protocol.ops import Op
-
-
-class Input(msgspec.Struct, frozen=True, tag=True):
-    """Something that happened."""
 
 
 class EventsReceived(Input, frozen=True):
@@ -241,6 +251,17 @@ AnyInput = (
     | FunctionHeld
     | FunctionOverridden
     | InputSetAside
+    | MessagesSent
+    | QueueClaimed
+    | BatchAnswered
+    | DeliveriesReturned
+    | MessagesPulled
+    | LeasesSettled
+    | QueueSet
+    | QueuePurged
+    | MessagesMoved
+    | MessagesDeleted
+    | MessageEdited
 )
 """Every input there is: what the door takes, and what an input log decodes to."""
 

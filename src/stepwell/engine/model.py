@@ -73,6 +73,14 @@ class TimerKind(enum.StrEnum):
     ADMIT = "admit"  # a throttle admits its next start
     REOPEN = "reopen"  # a function's shut lanes are opened, since its settings have changed (a durable cursor)
     SWEEP = "sweep"  # what has expired is taken away (a durable cursor, again and again)
+    QUEUE = "queue"  # a queue's messages may have become a batch
+    EXPIRY = "expiry"  # a queue's oldest messages have been kept long enough (a durable cursor)
+    PURGE = "purge"  # a queue's messages are taken away (a durable cursor)
+    REDELIVER = "redeliver"  # deliveries of an ended holder come back (a durable cursor)
+
+
+OF_PRIMITIVES = frozenset((TimerKind.QUEUE, TimerKind.EXPIRY, TimerKind.PURGE, TimerKind.REDELIVER))
+"""Timers whose machines are in `primitives`."""
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):

@@ -20,6 +20,7 @@ BOTH = ("async", "event")
 
 def check_registration(registry: Registry, registration: Registration, replaced: frozenset[str]) -> None:
     """Raise `ProtocolError` naming the function, the field, its value and the fix. `replaced`: apps that this one takes the place of."""
+    check_consumers(registry, registration, replaced)
     for config in registration.functions:
         for field, text, variables in expressions(config):
             try:
@@ -35,6 +36,22 @@ def check_registration(registry: Registry, registration: Registration, replaced:
             f"function {config.id!r} belongs to the app {owner.row.app_name!r}: give this one another id, "
             f"or remove that app first (stepwell apps remove {owner.row.app_name})"
         )
+
+
+def check_consumers(registry: Registry, registration: Registration, replaced: frozenset[str]) -> None:
+    """Raise `ProtocolError` where a queue would go to two functions."""
+    taken = {
+        queue: function.id
+        for queue, function in registry.consumers.items()
+        if function.row.app_name not in (registration.app_name, *replaced)
+    }
+    for config in registration.functions:
+        for trigger in config.triggers:
+            if trigger.queue is not None and taken.setdefault(trigger.queue, config.id) != config.id:
+                raise ProtocolError(
+                    f"queue {trigger.queue!r} goes to the functions {taken[trigger.queue]!r} and {config.id!r}: a queue has one consumer; "
+                    "send to a queue of its own for each"
+                )
 
 
 def expressions(config: FunctionConfig) -> Iterator[tuple[str, str, tuple[str, ...]]]:

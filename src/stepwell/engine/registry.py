@@ -91,7 +91,7 @@ class Function(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Registry:
-    """Every app and function, with the event names that start them."""
+    """Every app and function, with the event names that start them, and the one function that each queue goes to."""
 
     def __init__(self, apps: Iterable[AppRow] = (), functions: Iterable[FunctionRow] = (), settings: Settings | None = None) -> None:
         self.settings = settings or Settings()
@@ -100,12 +100,16 @@ class Registry:
         self._by_uuid: dict[str, Function] = {}
         self._by_event: dict[str, list[Function]] = {}
         self._listening: dict[str, list[Function]] = {}
+        self.consumers: dict[str, Function] = {}
         for row in sorted(functions, key=lambda row: row.id):
             function = compile_function(row, self.apps[row.app_name])
             self.functions[row.id] = self._by_uuid[row.uuid] = function
             if not row.archived:
                 for name in dict.fromkeys(trigger.event for trigger in function.triggers):
                     self._by_event.setdefault(name, []).append(function)
+                for trigger in function.config.triggers:
+                    if trigger.queue is not None:
+                        self.consumers[trigger.queue] = function
 
     def of_app(self, app_name: str) -> list[Function]:
         """An app's functions, archived ones too."""

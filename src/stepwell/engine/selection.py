@@ -13,6 +13,7 @@ import msgspec
 
 from stepwell.engine.flow.keys import THROTTLE, gating, of_calls, of_runs, of_throttles
 from stepwell.engine.model import Item, Key, Lane, Name, Row, Run, Timer, TimerKind, Wait
+from stepwell.engine.model_primitives import Delivery
 from stepwell.engine.tables import SCAN_TABLE, behind
 from stepwell.engine.view import Scan, Select, Selection, View
 from stepwell.protocol.lifecycle import split_correlation
@@ -126,6 +127,10 @@ def timer_subject(timer: Timer) -> Iterable[Selection]:
             yield Select("cancellations", timer.ref)
         case TimerKind.ITEM | TimerKind.LIMIT | TimerKind.SWEEP:
             pass
+        case TimerKind.EXPIRY | TimerKind.PURGE:
+            yield Select("queues", timer.ref)
+        case TimerKind.QUEUE | TimerKind.REDELIVER:
+            pass
 
 
 def cron_of(timer: Timer) -> str:
@@ -156,6 +161,15 @@ def name_owner(name: Name) -> Iterable[Selection]:
     yield Select("timers", f"wait/{name.run_id}/{name.ref}")
 
 
+def delivery_messages(delivery: Delivery) -> Iterable[Selection]:
+    """What the end of a delivery touches: its messages, its queue and that one's places."""
+    for message_id in delivery.messages:
+        yield Select("messages", message_id)
+    yield Select("queues", delivery.queue)
+    yield Select("timers", f"expiry/{delivery.queue}")
+    yield Select("counters", f"queue/{delivery.queue}")
+
+
 RELATIONS: dict[tuple[str, str], Callable[[Any], Iterable[Selection]]] = {
     ("items", "release"): item_release,
     ("items", "run"): lambda item: [Select("runs", item.run_id, ("lane",))],
@@ -171,6 +185,7 @@ RELATIONS: dict[tuple[str, str], Callable[[Any], Iterable[Selection]]] = {
     ("waits", "resume"): wait_subject,
     ("names", "owner"): name_owner,
     ("names", "run"): lambda name: [Select("runs", name.run_id, ("lane", "invoker"))],
+    ("deliveries", "messages"): delivery_messages,
     ("holds", "event"): lambda hold: [Select("events", hold.events[0], ("run",))],
     ("events", "run"): lambda event: [Select("runs", event.run_id, ("events",))] if event.run_id is not None else [],
 }

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
-from stepwell.engine import model
+from stepwell.engine import model, model_primitives
 from stepwell.engine.model import Key, LaneState, Row
 
 R = TypeVar("R", bound=Row)
@@ -77,6 +77,14 @@ SPECS: dict[str, Spec] = {
         Spec("metadata", model.Metadata, ("run_id", "scope", "span", "kind"), {"run": lambda row: row.run_id}),
         Spec("spans", model.UserSpan, ("run_id", "id"), {"run": lambda span: span.run_id}),
         Spec("trace_totals", model.TraceTotals, ("run_id",)),
+        Spec("queues", model_primitives.Queue, ("id",)),
+        Spec(
+            "messages",
+            model_primitives.Message,
+            ("id",),
+            {"queue": lambda message: message.queue if message.delivery is None else None},
+        ),
+        Spec("deliveries", model_primitives.Delivery, ("id",), {"holder": lambda delivery: delivery.holder}),
     )
 }
 
@@ -169,6 +177,9 @@ class Tables:
         self.metadata: Table[model.Metadata] = Table(SPECS["metadata"])
         self.spans: Table[model.UserSpan] = Table(SPECS["spans"])
         self.trace_totals: Table[model.TraceTotals] = Table(SPECS["trace_totals"])
+        self.queues: Table[model_primitives.Queue] = Table(SPECS["queues"])
+        self.messages: Table[model_primitives.Message] = Table(SPECS["messages"])
+        self.deliveries: Table[model_primitives.Delivery] = Table(SPECS["deliveries"])
         self.by_name: dict[str, Table[Any]] = {name: getattr(self, name) for name in SPECS}
 
     # The scans: the same order in every store.
@@ -224,6 +235,18 @@ class Tables:
         """What a run wants to have run after its end."""
         return sorted(self.defers.find("run", run_id), key=lambda defer: defer.id)
 
+    def queue_messages(self, value: str) -> list[model_primitives.Message]:
+        """A queue's messages that are not out, in their order; those behind a place (`behind`), where one is given."""
+        queue, _, place = value.partition("\n")
+        ready_ms, _, message_id = place.partition(" ")
+        after = (int(ready_ms or 0), message_id)
+        found = (message for message in self.messages.find("queue", queue) if (message.ready_ms, message.id) > after)
+        return sorted(found, key=lambda message: (message.ready_ms, message.id))
+
+    def holder_deliveries(self, holder: str) -> list[model_primitives.Delivery]:
+        """The deliveries that a holder has out."""
+        return sorted(self.deliveries.find("holder", holder), key=lambda delivery: delivery.id)
+
 
 def span_value(run_id: str, scope: str, span: str) -> str:
     """The value of the scan `span_metadata`."""
@@ -252,6 +275,8 @@ SCANS: dict[str, Callable[[Tables, str], list[Any]]] = {
     "live_runs": Tables.live_runs,
     "span_metadata": Tables.span_metadata,
     "defers_of": Tables.defers_of,
+    "queue_messages": Tables.queue_messages,
+    "holder_deliveries": Tables.holder_deliveries,
 }
 
 SCAN_TABLE: dict[str, str] = {
@@ -266,4 +291,6 @@ SCAN_TABLE: dict[str, str] = {
     "live_runs": "runs",
     "span_metadata": "metadata",
     "defers_of": "defers",
+    "queue_messages": "messages",
+    "holder_deliveries": "deliveries",
 }

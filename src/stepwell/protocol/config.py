@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 from stepwell.protocol.codec import Json
+from stepwell.protocol.queues import Consumer
 
 TRIGGERS_MAX = 10
 CONCURRENCY_MAX = 2
@@ -32,10 +33,13 @@ class _Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Trigger(_Config, frozen=True, kw_only=True, omit_defaults=True):
-    """An event name (or pattern) with an optional expression; or a cron line with an optional jitter and making up of missed ticks."""
+    """An event name (or pattern) with an optional expression; a queue, whose messages start runs or are delivered in batches; or a cron
+    line with an optional jitter and making up of missed ticks.
+    """
 
     event: str | None = None
     expression: str | None = None
+    queue: str | None = None
     cron: str | None = None
     jitter_ms: int | None = None
     catchup: Literal["last", "all"] | None = None
@@ -110,7 +114,8 @@ class Timeouts(_Config, frozen=True, kw_only=True, omit_defaults=True):
 class FunctionConfig(_Config, frozen=True, kw_only=True, omit_defaults=True):
     """A function: `id` is the composite slug, `url` where its calls go (empty: not over HTTP).
 
-    `idempotency` stands for a rate limit of one run per value and day, and goes before `rate_limit` (§3.4).
+    `idempotency` stands for a rate limit of one run per value and day, and goes before `rate_limit` (§3.4). With a `consumer` it is not
+    run: the batches of the queue that triggers it are delivered to it.
     """
 
     id: str
@@ -128,6 +133,7 @@ class FunctionConfig(_Config, frozen=True, kw_only=True, omit_defaults=True):
     cancel: tuple[Cancel, ...] = ()
     singleton: Singleton | None = None
     timeouts: Timeouts | None = None
+    consumer: Consumer | None = None
 
 
 class Override(_Config, frozen=True, kw_only=True, omit_defaults=True):

@@ -38,6 +38,17 @@ from stepwell.protocol.config import (
 )
 from stepwell.protocol.cron import parse_cron
 from stepwell.protocol.durations import format_duration, parse_date_ms, parse_duration_ms
+from stepwell.protocol.queues import (
+    BATCH_SIZE_DEFAULT,
+    BATCH_TIMEOUT_MS_MAX,
+    DELAY_MS_MAX,
+    MAX_RETRIES_DEFAULT,
+    MAX_RETRIES_MAX,
+    Consumer,
+    checked_name,
+)
+from stepwell.protocol.queues import BATCH_SIZE_MAX as BATCH_MAX
+from stepwell.protocol.queues import CONCURRENCY_MAX as CONCURRENCY_OF_QUEUE_MAX
 
 Fields = dict[str, Any]
 Setting = TypeVar("Setting")
@@ -86,7 +97,12 @@ def _function(slug: str, fields: Fields) -> FunctionConfig:
         cancel=_cancel(_list(fields.get("cancel", []), "cancel")),
         singleton=_setting(fields, "singleton", _singleton),
         timeouts=_setting(fields, "timeouts", _timeouts),
+        consumer=_consumer(fields.get("consumer")),
     )
+    if config.consumer is not None and [trigger.queue is not None for trigger in config.triggers] != [True]:
+        raise ProtocolError("consumer needs exactly one trigger, the queue that it consumes")
+    if config.consumer is not None and config.consumer.dead_letter == config.triggers[0].queue:
+        raise ProtocolError(f"the dead-letter queue of queue {config.triggers[0].queue!r} cannot be itself: name another queue")
     if config.batch is not None:
         for other in ("cancel", "debounce", "singleton", "priority"):
             if getattr(config, other):
@@ -130,20 +146,22 @@ def _retries(step: Fields, fields: Fields) -> int:
 def _triggers(value: list[Any]) -> tuple[Trigger, ...]:
     if len(value) > TRIGGERS_MAX:
         raise ProtocolError(f"triggers has {len(value)} entries; at most {TRIGGERS_MAX} are taken")
-    triggers: dict[tuple[str | None, str | None, str | None], Trigger] = {}
+    triggers: dict[tuple[str | None, str | None, str | None, str | None], Trigger] = {}
     for item in value:
         trigger = _trigger(_dict(item, "triggers[]"))
-        same = (trigger.event, trigger.expression, trigger.cron)
+        same = (trigger.event, trigger.expression, trigger.cron, trigger.queue)
         if same in triggers:
-            raise ProtocolError(f"the trigger {trigger.event or trigger.cron!r} is there twice: remove one")
+            raise ProtocolError(f"the trigger {trigger.event or trigger.cron or trigger.queue!r} is there twice: remove one")
         triggers[same] = trigger
     return tuple(triggers.values())
 
 
 def _trigger(fields: Fields) -> Trigger:
-    event, cron = _name(fields, "event", "triggers[].event"), _name(fields, "cron", "triggers[].cron")
-    if bool(event) == bool(cron):
-        raise ProtocolError(f"a trigger has either an event or a cron, not {fields!r:.80}")
+    event, cron, queue = (_name(fields, key, f"triggers[].{key}") for key in ("event", "cron", "queue"))
+    if bool(event) + bool(cron) + bool(queue) != 1:
+        raise ProtocolError(f"a trigger has either an event or a cron or a queue, not {fields!r:.80}")
+    if queue:
+        return Trigger(queue=checked_name(queue))
     if not cron:
         return Trigger(event=check_event_pattern(event), expression=_expression(fields, "expression", "triggers[]."))
     parse_cron(cron)
@@ -254,6 +272,24 @@ def _singleton(fields: Fields) -> Singleton:
 def _timeouts(fields: Fields) -> Timeouts | None:
     start_ms, finish_ms = _optional_ms(fields, "start", "timeouts.", 0), _optional_ms(fields, "finish", "timeouts.", 0)
     return None if start_ms is None and finish_ms is None else Timeouts(start_ms=start_ms, finish_ms=finish_ms)
+
+
+def _consumer(value: Any) -> Consumer | None:
+    """The settings of a queue's consumer; an empty object takes the defaults."""
+    if value is None:
+        return None
+    fields = _dict(value, "consumer")
+    dead_letter = _text(fields, "deadletter", "consumer.")
+    return Consumer(
+        max_batch_size=_whole(fields.get("maxbatchsize", BATCH_SIZE_DEFAULT), "consumer.maxBatchSize", at_least=1, at_most=BATCH_MAX),
+        max_batch_timeout_ms=_ms(fields.get("maxbatchtimeout", "5s"), "consumer.maxBatchTimeout", 0, BATCH_TIMEOUT_MS_MAX),
+        max_retries=_whole(fields.get("maxretries", MAX_RETRIES_DEFAULT), "consumer.maxRetries", at_least=0, at_most=MAX_RETRIES_MAX),
+        retry_delay_ms=_ms(fields.get("retrydelay", "0s"), "consumer.retryDelay", 0, DELAY_MS_MAX),
+        max_concurrency=_whole(
+            fields.get("maxconcurrency", CONCURRENCY_OF_QUEUE_MAX), "consumer.maxConcurrency", at_least=1, at_most=CONCURRENCY_OF_QUEUE_MAX
+        ),
+        dead_letter=checked_name(dead_letter, "a dead-letter queue") if dead_letter else "",
+    )
 
 
 def _setting(fields: Fields, name: str, read: Callable[[Fields], Setting]) -> Setting | None:

@@ -15,6 +15,7 @@ from stepwell.protocol.codec import Json, canonical, decode, text
 from stepwell.protocol.config import Batch, Concurrency, FunctionConfig, Registration, Trigger, config_json
 from stepwell.protocol.config_reader import fold, read_function
 from stepwell.protocol.durations import format_duration
+from stepwell.protocol.queues import Consumer
 
 FUNCTIONS_MAX = 1000
 TEXT_CHARS_MAX = 2048
@@ -138,12 +139,24 @@ def encode_function(config: FunctionConfig) -> dict[str, Any]:
         "cancel": [_encode(rule, where="if") for rule in config.cancel] or None,
         "singleton": _encode(config.singleton),
         "timeouts": _encode(config.timeouts),
+        "consumer": None if config.consumer is None else _encode_consumer(config.consumer),
     }
     return {key: value for key, value in told.items() if value is not None}
 
 
 def _encode_trigger(trigger: Trigger) -> dict[str, Any]:
     return _encode(trigger) or {}
+
+
+def _encode_consumer(consumer: Consumer) -> dict[str, Any]:
+    told = {
+        "maxBatchSize": consumer.max_batch_size,
+        "maxBatchTimeout": format_duration(consumer.max_batch_timeout_ms),
+        "maxRetries": consumer.max_retries,
+        "retryDelay": format_duration(consumer.retry_delay_ms),
+        "maxConcurrency": consumer.max_concurrency,
+    }
+    return {**told, "deadLetter": consumer.dead_letter} if consumer.dead_letter else told
 
 
 def _encode_concurrency(limits: Sequence[Concurrency]) -> Any:

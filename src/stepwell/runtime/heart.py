@@ -13,6 +13,7 @@ import msgspec
 
 from stepwell.engine.commands import Command, Effect, Refuse
 from stepwell.engine.inputs import AnyInput, EventsReceived
+from stepwell.engine.inputs_primitives import MessagesSent
 from stepwell.engine.registry import Registry, Settings
 from stepwell.engine.view import Changes, IllegalChange, NotLoaded, Selection, View
 from stepwell.errors import Conflict, StoreUnavailable
@@ -158,7 +159,9 @@ class Heart:
 
 def known(input: AnyInput) -> AnyInput:
     """The input as it is given a second time: its ids may be stored already."""
-    return EventsReceived(input.events, fresh=False) if isinstance(input, EventsReceived) and input.fresh else input
+    if isinstance(input, EventsReceived | MessagesSent) and input.fresh:
+        return msgspec.structs.replace(input, fresh=False)
+    return input
 
 
 def merged(a: Changes | None, b: Changes | None) -> Changes | None:

@@ -33,14 +33,18 @@ from stepwell.engine.inputs import (
     SyncStepsTold,
     TimerDue,
 )
+from stepwell.engine.inputs_primitives import BatchAnswered, DeliveriesReturned, QueueClaimed
 from stepwell.engine.registry import Registry, RunLimits, Settings
 from stepwell.errors import StoreUnavailable
+from stepwell.primitives.queue import QueueStirred
+from stepwell.primitives.queue_claims import Deliver
 from stepwell.protocol.events import Event
 from stepwell.protocol.ids import ulid
 from stepwell.runtime import questions
 from stepwell.runtime.backlog import Backlog
 from stepwell.runtime.bodies import Bodies
 from stepwell.runtime.clock import Clock, SystemClock
+from stepwell.runtime.deliveries import Deliveries, Told
 from stepwell.runtime.dispatcher import CALLS_MAX, Dispatcher, MakeCall
 from stepwell.runtime.heart import Beat, Heart, known
 from stepwell.runtime.realtime import Realtime
@@ -85,7 +89,9 @@ class Node:
         queued_max: int | None = None,
         queued_per_function_max: int | None = None,
         rooms: Mapping[str, Rooms] | None = None,
+        on_settled: Told | None = None,
     ) -> None:
+        self._on_settled = on_settled
         self.clock = clock or SystemClock()
         self._store = store
         self._heart = Heart(store, self.clock, settings)
@@ -127,6 +133,15 @@ class Node:
             calls_max=self._calls_max,
             rooms=self._rooms,
         )
+        self._deliveries = Deliveries(
+            submit=self.submit,
+            registry=lambda: self._heart.registry,
+            drivers=self._drivers,
+            reader=reader,
+            clock=self.clock,
+            holder=self.holder,
+            on_settled=self._on_settled,
+        )
         self._timekeeper = Timekeeper(reader, self.clock, self._fire)
         await self._heart.reload()
         others = tuple(holder.id for holder in await reader.holders())
@@ -134,6 +149,7 @@ class Node:
         await self.submit(NodeStarted(self._node_id, self.holder, others))
         for function_id in await reader.functions_with_work():
             self._dispatcher.wake(function_id)
+        self._deliveries.stir_all()
 
     async def _run(self) -> None:
         """The node's loops: all end when the heartbeat does, or when one of them fails."""
@@ -158,9 +174,11 @@ class Node:
     async def drain(self, deadline_s: float) -> bool:
         """Claim no more and wait for the calls that are out, so long at most. Says whether all came back."""
         self._dispatcher.close()
+        self._deliveries.close()
         try:
             async with asyncio.timeout(deadline_s):
                 await self._dispatcher.idle()
+                await self._deliveries.idle()
         except TimeoutError:
             return False
         return True
@@ -170,6 +188,7 @@ class Node:
         if self._root is None:
             return
         await self._dispatcher.stop()
+        await self._deliveries.stop()
         self._stopping = True
         self._arrived.set()
         root, self._root = self._root, None
@@ -216,9 +235,9 @@ class Node:
             future.set_exception(StoreUnavailable("the node has stopped"))
             return future
         match input:
-            case CallAnswered() | StepsCheckpointed() | SyncStepsTold() | CallsReturned():
+            case CallAnswered() | StepsCheckpointed() | SyncStepsTold() | CallsReturned() | BatchAnswered() | DeliveriesReturned():
                 self._answers.append((input, future))
-            case Claim():
+            case Claim() | QueueClaimed():
                 self._claims.append((input, future))
             case TimerDue():
                 self._timers.append((input, future))
@@ -312,9 +331,9 @@ class Node:
     def _requeue(self, entries: list[Entry]) -> None:
         for entry in reversed(entries):
             match entry[0]:
-                case CallAnswered() | StepsCheckpointed() | SyncStepsTold() | CallsReturned():
+                case CallAnswered() | StepsCheckpointed() | SyncStepsTold() | CallsReturned() | BatchAnswered() | DeliveriesReturned():
                     self._answers.appendleft(entry)
-                case Claim():
+                case Claim() | QueueClaimed():
                     self._claims.appendleft(entry)
                 case TimerDue():
                     self._timers.appendleft(entry)
@@ -339,6 +358,7 @@ class Node:
         if any(isinstance(effect, RegistryChanged) for decided in beat.decided for effect in decided.effects):
             # Before anybody is answered: who has heard of a sync finds its functions, whatever is asked next.
             await self._heart.reload()
+            self._deliveries.stir_all()
         for (input, future), decided in zip(group, beat.decided, strict=False):
             reply = None
             if isinstance(input, TimerDue):
@@ -357,14 +377,18 @@ class Node:
                         self._timekeeper.set(effect.timer_id, effect.due_ms)
                     case RunEnded():
                         self._forget(effect.run_id)
-            if decided.error is not None and isinstance(input, TimerDue | Claim):
+                    case QueueStirred():
+                        self._deliveries.stir(effect.queue)
+                    case Deliver():
+                        self._deliveries.send(effect)
+            if decided.error is not None and isinstance(input, TimerDue | Claim | QueueClaimed):
                 await self._set_aside(input, decided.error)
             if not future.done():
                 if decided.error is None:
                     future.set_result(reply)
                 else:
                     future.set_exception(decided.error)
-                    if isinstance(input, TimerDue | Claim):
+                    if isinstance(input, TimerDue | Claim | QueueClaimed):
                         future.exception()  # nobody else is told: the row set aside tells it
 
     def _forget(self, run_id: str) -> None:
@@ -387,7 +411,7 @@ class Node:
                 if not queue.full():
                     queue.put_nowait(run_id)
 
-    async def _set_aside(self, input: TimerDue | Claim, error: BaseException) -> None:
+    async def _set_aside(self, input: TimerDue | Claim | QueueClaimed, error: BaseException) -> None:
         """An input of our own raised: keep it with its error, visibly, and take its timer away."""
         text = "".join(traceback.format_exception(error))
         timer = await self.reader.timer(input.timer_id) if isinstance(input, TimerDue) else None
@@ -404,3 +428,4 @@ class Node:
             with contextlib.suppress(StoreUnavailable):
                 await self.submit(HolderRenewed(self.holder))
                 await self._dispatcher.compare()
+                await self._deliveries.compare()

@@ -32,6 +32,7 @@ from stepwell.engine.model import (
     TraceTotals,
     UserSpan,
 )
+from stepwell.engine.model_primitives import Delivery, Message, Queue
 from stepwell.engine.view import Changes, Selection, View
 
 
@@ -250,6 +251,26 @@ class Reader(Protocol):
 
     async def trace_totals(self, run_id: str) -> TraceTotals | None:
         """How much metadata and how many spans a run has."""
+        ...
+
+    async def queues(self, limit: int, after: str = "") -> tuple[Queue, ...]:
+        """Queues by name, behind one."""
+        ...
+
+    async def queue_messages(self, queue: str, limit: int, after: str = "") -> tuple[Message, ...]:
+        """A queue's messages that are not out, in their order; behind a place (`primitives.queue_care.place_of`)."""
+        ...
+
+    async def message(self, message_id: str) -> Message | None:
+        """A message."""
+        ...
+
+    async def deliveries_of(self, queue: str, limit: int) -> tuple[Delivery, ...]:
+        """The deliveries of a queue that are out."""
+        ...
+
+    async def held_deliveries(self, holder: str) -> tuple[str, ...]:
+        """The ids of the deliveries that a holder has out."""
         ...
 
     async def set_aside(self, limit: int) -> tuple[SetAside, ...]:

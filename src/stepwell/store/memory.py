@@ -29,6 +29,7 @@ from stepwell.engine.model import (
     TraceTotals,
     UserSpan,
 )
+from stepwell.engine.model_primitives import Delivery, Message, Queue
 from stepwell.engine.selection import Fetch, Fetched, resolve
 from stepwell.engine.tables import SCANS, SPECS, Tables, behind, item_order
 from stepwell.engine.view import Changes, Selection, View
@@ -300,6 +301,27 @@ class _Reader:
     async def trace_totals(self, run_id: str) -> TraceTotals | None:
         """How much metadata and how many spans a run has."""
         return self._tables.trace_totals.rows.get(run_id)
+
+    async def queues(self, limit: int, after: str = "") -> tuple[Queue, ...]:
+        """Queues by name."""
+        return tuple(sorted((queue for queue in self._tables.queues if queue.id > after), key=lambda queue: queue.id)[:limit])
+
+    async def queue_messages(self, queue: str, limit: int, after: str = "") -> tuple[Message, ...]:
+        """A queue's messages that are not out."""
+        return tuple(self._tables.queue_messages(behind(queue, after))[:limit])
+
+    async def message(self, message_id: str) -> Message | None:
+        """A message."""
+        return self._tables.messages.rows.get(message_id)
+
+    async def deliveries_of(self, queue: str, limit: int) -> tuple[Delivery, ...]:
+        """The deliveries of a queue that are out."""
+        found = (delivery for delivery in self._tables.deliveries if delivery.queue == queue)
+        return tuple(sorted(found, key=lambda delivery: delivery.id)[:limit])
+
+    async def held_deliveries(self, holder: str) -> tuple[str, ...]:
+        """The deliveries that a holder has out."""
+        return tuple(delivery.id for delivery in self._tables.holder_deliveries(holder))
 
     async def set_aside(self, limit: int) -> tuple[SetAside, ...]:
         """Inputs that raised, newest first."""

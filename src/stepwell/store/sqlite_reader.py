@@ -30,6 +30,8 @@ from stepwell.engine.model import (
     TraceTotals,
     UserSpan,
 )
+from stepwell.engine.model_primitives import Delivery, Message, Queue
+from stepwell.engine.tables import behind
 from stepwell.errors import StoreUnavailable
 from stepwell.protocol.ids import ulid, ulid_ms
 from stepwell.store.base import Catalogue, EventPlace, QueueDepth, RunOrder, RunPage, RunPlace, RunWalk
@@ -258,6 +260,27 @@ class SqliteReader:
     async def trace_totals(self, run_id: str) -> TraceTotals | None:
         """How much metadata and how many spans a run has."""
         return next(iter(await self._rows("trace_totals", "select_trace_totals", keys=_list([run_id]))), None)
+
+    async def queues(self, limit: int, after: str = "") -> tuple[Queue, ...]:
+        """Queues by name."""
+        return await self._rows("queues", "queues", limit=limit, after=after)
+
+    async def queue_messages(self, queue: str, limit: int, after: str = "") -> tuple[Message, ...]:
+        """A queue's messages that are not out."""
+        return await self._rows("messages", "queue_messages", value=behind(queue, after), limit=limit)
+
+    async def message(self, message_id: str) -> Message | None:
+        """A message."""
+        return next(iter(await self._rows("messages", "message", id=message_id)), None)
+
+    async def deliveries_of(self, queue: str, limit: int) -> tuple[Delivery, ...]:
+        """The deliveries of a queue that are out."""
+        return await self._rows("deliveries", "deliveries_of", queue=queue, limit=limit)
+
+    async def held_deliveries(self, holder: str) -> tuple[str, ...]:
+        """The deliveries that a holder has out."""
+        ids: tuple[str, ...] = await self._ask("held_deliveries", {"holder": holder}, lambda found: tuple(row[0] for row in found))
+        return ids
 
     async def set_aside(self, limit: int) -> tuple[SetAside, ...]:
         """Inputs that raised, newest first."""

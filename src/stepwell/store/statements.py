@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from stepwell.engine.model import Item, Row
+from stepwell.engine.model_primitives import Blob
 from stepwell.engine.tables import SPECS
 
 _NAME = re.compile(r"^-- name: (\w+)(?: \(([^)]*)\))?\n", re.MULTILINE)
@@ -46,12 +47,14 @@ def load_migrations(dialect: str) -> list[str]:
 
 
 class Codec:
-    """A row type's columns: rows to values and back. JSON bodies are text, tuples JSON arrays, flags 0 or 1."""
+    """A row type's columns: rows to values and back. JSON bodies are text, other bytes blobs, tuples JSON arrays,
+    flags 0 or 1.
+    """
 
     def __init__(self, row: type[Row]) -> None:
         self.row = row
         self.names = row.__struct_fields__
-        hints = typing.get_type_hints(row)
+        hints = typing.get_type_hints(row, include_extras=True)
         pairs = [_converters(hints[name]) for name in self.names]
         self._out = {name: out for name, (out, _) in zip(self.names, pairs, strict=True)}
         self._in = [(i, back) for i, (_, back) in enumerate(pairs) if back is not None]
@@ -84,8 +87,10 @@ class Codec:
 
 def _converters(hint: Any) -> tuple[Callable[[Any], Any] | None, Callable[[Any], Any] | None]:
     """How a field's values go to a column and come back; `None` where they stay as they are."""
-    members = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    members = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
     member = next(member for member in members if member is not type(None))
+    if member is Blob:
+        return None, None
     if member is bytes:
         return bytes.decode, str.encode
     if member is bool:

@@ -344,3 +344,32 @@ SELECT received_ms
 FROM events
 ORDER BY id DESC
 LIMIT 1;
+
+-- name: queues
+-- Queues by name.
+SELECT id, paused, waiting, waiting_bytes, retention_ms, visibility_ms, max_retries, dead_letter
+FROM queues
+WHERE id > :after
+ORDER BY id
+LIMIT :limit;
+
+-- name: held_deliveries
+-- The deliveries that a holder has out.
+SELECT id
+FROM deliveries
+WHERE holder = :holder
+ORDER BY id;
+
+-- name: deliveries_of
+-- The deliveries of a queue that are out; there are never many.
+SELECT id, queue, function_id, holder, messages, leased_ms
+FROM deliveries
+WHERE queue = :queue
+ORDER BY id
+LIMIT :limit;
+
+-- name: message
+-- A message.
+SELECT id, queue, ready_ms, sent_ms, content_type, body, attempts, losses, pulled, delivery, dead_of, error
+FROM messages
+WHERE id = :id;

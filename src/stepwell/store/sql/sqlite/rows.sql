@@ -630,3 +630,78 @@ WHERE (run_id, id) IN (SELECT value ->> 0, value ->> 1 FROM json_each(:keys));
 SELECT run_id, id, name, function_id, status, input, meta, reason, created_ms
 FROM defers
 WHERE (run_id, id) IN (SELECT value ->> 0, value ->> 1 FROM json_each(:keys));
+
+-- name: insert_queues
+-- New queues.
+INSERT INTO queues (id, paused, waiting, waiting_bytes, retention_ms, visibility_ms, max_retries, dead_letter)
+VALUES :rows;
+
+-- name: update_queues (id, paused, waiting, waiting_bytes, retention_ms, visibility_ms, max_retries, dead_letter)
+-- What may change of queues.
+UPDATE queues
+SET paused = changed.column2,
+    waiting = changed.column3,
+    waiting_bytes = changed.column4,
+    retention_ms = changed.column5,
+    visibility_ms = changed.column6,
+    max_retries = changed.column7,
+    dead_letter = changed.column8
+FROM (VALUES :rows) AS changed
+WHERE queues.id = changed.column1;
+
+-- name: delete_queues
+-- Queues that go.
+DELETE FROM queues
+WHERE id IN (SELECT value FROM json_each(:keys));
+
+-- name: select_queues
+-- Queues by key.
+SELECT id, paused, waiting, waiting_bytes, retention_ms, visibility_ms, max_retries, dead_letter
+FROM queues
+WHERE id IN (SELECT value FROM json_each(:keys));
+
+-- name: insert_messages
+-- New messages.
+INSERT INTO messages (id, queue, ready_ms, sent_ms, content_type, body, attempts, losses, pulled, delivery, dead_of, error)
+VALUES :rows;
+
+-- name: update_messages (id, queue, ready_ms, attempts, losses, pulled, delivery, dead_of, error)
+-- What may change of messages: never their bodies.
+UPDATE messages
+SET queue = changed.column2,
+    ready_ms = changed.column3,
+    attempts = changed.column4,
+    losses = changed.column5,
+    pulled = changed.column6,
+    delivery = changed.column7,
+    dead_of = changed.column8,
+    error = changed.column9
+FROM (VALUES :rows) AS changed
+WHERE messages.id = changed.column1;
+
+-- name: delete_messages
+-- Messages that go.
+DELETE FROM messages
+WHERE id IN (SELECT value FROM json_each(:keys));
+
+-- name: select_messages
+-- Messages by key.
+SELECT id, queue, ready_ms, sent_ms, content_type, body, attempts, losses, pulled, delivery, dead_of, error
+FROM messages
+WHERE id IN (SELECT value FROM json_each(:keys));
+
+-- name: insert_deliveries
+-- New deliveries.
+INSERT INTO deliveries (id, queue, function_id, holder, messages, leased_ms)
+VALUES :rows;
+
+-- name: delete_deliveries
+-- Deliveries that go.
+DELETE FROM deliveries
+WHERE id IN (SELECT value FROM json_each(:keys));
+
+-- name: select_deliveries
+-- Deliveries by key.
+SELECT id, queue, function_id, holder, messages, leased_ms
+FROM deliveries
+WHERE id IN (SELECT value FROM json_each(:keys));

@@ -208,3 +208,24 @@ WHERE run_id IN (SELECT value FROM json_each(:keys));
 -- The runs themselves.
 DELETE FROM runs
 WHERE id IN (SELECT value FROM json_each(:keys));
+
+-- name: queue_messages
+-- A queue's messages that are not out, in their order; behind a place, which stands in a second line as its time and its id.
+SELECT id, queue, ready_ms, sent_ms, content_type, body, attempts, losses, pulled, delivery, dead_of, error
+FROM messages
+WHERE queue = substr(:value, 1, instr(:value || char(10), char(10)) - 1)
+  AND delivery IS NULL
+  AND (ready_ms, id) > (
+      CAST(substr(:value, instr(:value || char(10), char(10)) + 1) AS INTEGER),
+      substr(:value, instr(:value || char(10), char(10)) + 1 + instr(substr(:value, instr(:value || char(10), char(10)) + 1), ' '))
+  )
+ORDER BY ready_ms, id
+LIMIT :limit;
+
+-- name: holder_deliveries
+-- The deliveries that a holder has out.
+SELECT id, queue, function_id, holder, messages, leased_ms
+FROM deliveries
+WHERE holder = :value
+ORDER BY id
+LIMIT :limit;

@@ -1,0 +1,227 @@
+"""Delivers batches: claims them where there is room, makes their calls, and reports what becomes of them.
+
+Like the dispatcher it holds no durable state: a delivery is leased to its node, and what has no call in hand comes back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from stepwell.drivers.base import NotTaken
+from stepwell.engine.inputs_primitives import BatchAnswered, DeliveriesReturned, QueueClaimed
+from stepwell.engine.model_primitives import Message
+from stepwell.engine.registry import Registry
+from stepwell.errors import Superseded
+from stepwell.primitives.queue import Settled
+from stepwell.primitives.queue_claims import Deliver, Delivered
+from stepwell.protocol.calls import DISCOVERY, Answer, CallRequest, Checkpoint, Failed, Lost, Ops, Returned, failed
+from stepwell.protocol.codec import Json, canonical, canonicalize, text
+from stepwell.protocol.ids import ulid
+from stepwell.protocol.queues import Outcome, decode_outcome, event_name
+from stepwell.runtime.clock import Clock
+from stepwell.runtime.dispatcher import MakeCall, Submit
+from stepwell.store.base import Reader
+
+DELIVERIES_MAX = 64
+"""Batches that are out at a time, of all queues."""
+
+Told = Callable[[str, int, Settled], object]
+"""Whom to tell how a batch ended: its queue, how many messages it had, what became of them."""
+
+
+class Deliveries:
+    """The batches of a node that are out."""
+
+    def __init__(
+        self,
+        *,
+        submit: Submit,
+        registry: Callable[[], Registry],
+        drivers: Mapping[str, MakeCall],
+        reader: Reader,
+        clock: Clock,
+        holder: str,
+        deliveries_max: int = DELIVERIES_MAX,
+        on_settled: Told | None = None,
+    ) -> None:
+        self._submit, self._registry, self._drivers, self._reader = submit, registry, drivers, reader
+        self._clock, self._holder, self._deliveries_max, self._on_settled = clock, holder, deliveries_max, on_settled
+        self._stirred: dict[str, None] = {}
+        self._claiming: set[str] = set()
+        self._out: dict[str, None] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._open = True
+        self._missing: set[str] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def deliveries_out(self) -> int:
+        """How many batches are out."""
+        return len(self._out)
+
+    def stir(self, queue: str) -> None:
+        """A queue may have a batch."""
+        self._stirred[queue] = None
+        self._claim()
+
+    def stir_all(self) -> None:
+        """The functions have changed: any queue may have a consumer now."""
+        for queue in self._registry().consumers:
+            self._stirred[queue] = None
+        self._claim()
+
+    def close(self) -> None:
+        """Claim no more."""
+        self._open = False
+
+    async def idle(self) -> None:
+        """Returns when no batch is out."""
+        await self._idle.wait()
+
+    async def stop(self) -> None:
+        """Cut off the batches that are out; they come back with the node's next epoch."""
+        self.close()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _claim(self) -> None:
+        """Ask for the queues that were stirred, each once at a time, in turn."""
+        if not self._open:
+            return
+        consumers = self._registry().consumers
+        for queue in list(self._stirred):
+            room = self._deliveries_max - len(self._out)
+            if room <= 0:
+                return
+            if queue in self._claiming:
+                continue
+            del self._stirred[queue]
+            function = consumers.get(queue)
+            if function is None or function.driver not in self._drivers:
+                continue
+            self._claiming.add(queue)
+            claim = QueueClaimed(ulid(self._clock.now_ms(), self._clock.entropy(10)), self._holder, queue, room)
+            self._submit(claim).add_done_callback(lambda future, queue=queue: self._claimed(queue, future))  # type: ignore[misc]
+
+    def _claimed(self, queue: str, future: asyncio.Future[Any]) -> None:
+        self._claiming.discard(queue)
+        if not future.cancelled() and future.exception() is None:
+            delivered: Delivered | None = future.result()
+            if delivered is not None and delivered.more:
+                self._stirred[queue] = None
+        self._claim()
+
+    def send(self, effect: Deliver) -> None:
+        """Make a delivery's call."""
+        self._out[effect.delivery.id] = None
+        self._idle.clear()
+        task = asyncio.get_running_loop().create_task(self._deliver(effect))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _deliver(self, effect: Deliver) -> None:
+        delivery = effect.delivery
+        try:
+            function = self._registry().functions.get(delivery.function_id)
+            if function is None:
+                await self._submit(DeliveriesReturned((delivery.id,), "its consumer is not there any more"))
+                return
+            request = self._request(effect, function.config.url)
+            try:
+                answer = await self._drivers[function.driver](request, _refuse_steps)
+            except Superseded as error:
+                answer = failed("NoSteps", str(error))
+            except NotTaken as reason:
+                await self._submit(DeliveriesReturned((delivery.id,), str(reason)))
+                return
+            except Exception as error:
+                answer = failed(type(error).__name__, str(error), traceback.format_exc())
+            settled: Settled = await self._submit(BatchAnswered(delivery.id, outcome_of(answer)))
+            if self._on_settled is not None and not isinstance(answer, Lost):
+                self._on_settled(delivery.queue, len(delivery.messages), settled)
+        finally:
+            self._out.pop(delivery.id, None)
+            if not self._out:
+                self._idle.set()
+            self._claim()
+
+    def _request(self, effect: Deliver, url: str) -> CallRequest:
+        """The batch as a call of its consumer: each message is an event."""
+        delivery = effect.delivery
+        function = self._registry().functions[delivery.function_id]
+        backlog = {"bytes": effect.backlog.bytes, "messages": effect.backlog.messages, "oldest_ms": effect.backlog.oldest_ms}
+        return CallRequest(
+            run_id=delivery.id,
+            function_id=function.id,
+            function_uuid=function.row.uuid,
+            app_id=function.row.app_name,
+            url=url,
+            step_id=DISCOVERY,
+            attempt=0,
+            max_attempts=1,
+            request_version=-1,
+            stack=(),
+            disable_immediate_execution=False,
+            item_id=delivery.id,
+            fence=1,
+            request_id=ulid(self._clock.now_ms(), self._clock.entropy(10)),
+            events=tuple(message_event(message, canonical(backlog)) for message in effect.messages),
+            steps={},
+        )
+
+    async def compare(self) -> None:
+        """Return the deliveries that are leased to this node but have no call in hand, seen so twice in a row."""
+        held = set(await self._reader.held_deliveries(self._holder))
+        missing = held - self._out.keys()
+        lost = sorted(missing & self._missing)[:100]
+        self._missing = missing
+        if lost:
+            await self._submit(DeliveriesReturned(tuple(lost), "the node had no call for it in hand"))
+        self.stir_all()
+
+
+def message_event(message: Message, backlog: Json) -> Json:
+    """A message as the event of a call, in canonical form: its data tells the body, and what is known of the message."""
+    match message.content_type:
+        case "json":
+            body = canonicalize(message.body)
+        case "text":
+            body = text(message.body.decode())
+        case "bytes":
+            body = msgspec.json.encode(message.body)
+    data = b'{"attempts":%d,"backlog":%s,"body":%s,"content_type":"%s"}' % (
+        message.attempts,
+        backlog,
+        body,
+        message.content_type.encode(),
+    )
+    name = text(event_name(message.queue))
+    return b'{"data":%s,"id":"%s","name":%s,"ts":%d,"user":{}}' % (data, message.id.encode(), name, message.sent_ms)
+
+
+def outcome_of(answer: Answer) -> Outcome | Lost:
+    """What an answer says of a batch: our SDK tells it whole; of any other, a return acks and a failure retries all."""
+    match answer:
+        case Lost():
+            return answer
+        case Failed():
+            return Outcome(error=answer.error)
+        case Ops():
+            return Outcome(error=canonical({"name": "NoSteps", "message": NO_STEPS}))
+        case Returned():
+            return decode_outcome(answer.data)
+
+
+NO_STEPS = "the consumer of a queue has no steps: start a function from it, or let the queue trigger one"
+
+
+async def _refuse_steps(checkpoint: Checkpoint) -> None:
+    raise Superseded(NO_STEPS)
