@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -32,6 +33,9 @@ from stepwell.sdk.way import RunState
 from stepwell.store.base import Store
 from stepwell.store.memory import MemoryStore
 from stepwell.store.sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    from stepwell.server.app import Server
 
 DRAIN_S = 10.0
 
@@ -127,6 +131,21 @@ class Engine:
     async def publish(self, channel: str, topic: str, data: bytes, run_id: str) -> None:
         """Tell data to whoever listens to a topic, in this process."""
         self.node.realtime.publish(channel, (topic,), msgspec.Raw(data), run_id=run_id)
+
+    async def ask(self, method: str, path: str, body: bytes = b"", *, once: bool = False) -> tuple[int, bytes]:
+        """One request to the server's API, which answers in this process, without a port and without keys."""
+        from stepwell.server.auth import Keys
+        from stepwell.server.inside import asked
+
+        return await asked(self._server, Keys(), method, path, body)
+
+    @cached_property
+    def _server(self) -> Server:
+        """The server's routes over this node. Imported when they are first asked: most engines of this kind never need them."""
+        from stepwell.server.app import Server
+        from stepwell.server.auth import Keys
+
+        return Server(self.node, Keys(), "dev")
 
     async def rerun(self, run_id: str) -> str:
         """Run it again with the same events; returns the new run's id."""

@@ -161,8 +161,8 @@ class Child(Api):
             raise reply.error.exception()
         return list(reply.ids)
 
-    async def ask(self, method: str, path: str, body: bytes = b"") -> tuple[int, bytes]:
-        """One request to the server's API, through the socket."""
+    async def ask(self, method: str, path: str, body: bytes = b"", *, once: bool = False) -> tuple[int, bytes]:
+        """One request to the server's API, through the socket, which never takes it twice."""
         seq = next(self._seq)
         future = self._questions[seq] = self.loop.create_future()
         if not self._link.is_open:

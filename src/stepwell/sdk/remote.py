@@ -55,8 +55,8 @@ class Api(ABC):
     """The requests, and what their answers mean."""
 
     @abstractmethod
-    async def ask(self, method: str, path: str, body: bytes = b"") -> tuple[int, bytes]:
-        """One request: the answer's status and body."""
+    async def ask(self, method: str, path: str, body: bytes = b"", *, once: bool = False) -> tuple[int, bytes]:
+        """One request: the answer's status and body. `once`: never made a second time."""
 
     async def start(self, function_id: str, event: Json) -> str:
         """`POST /invoke/{slug}`. An id makes a try whose answer was lost start nothing twice."""
@@ -136,12 +136,13 @@ class Remote(Api):
     def __init__(self, app: App) -> None:
         self._app = app
 
-    async def ask(self, method: str, path: str, body: bytes = b"") -> tuple[int, bytes]:
+    async def ask(self, method: str, path: str, body: bytes = b"", *, once: bool = False) -> tuple[int, bytes]:
         """With the signing key, where the app has one."""
         from stepwell.sdk.client import server_url
 
         headers = {"content-type": "application/json"}
-        response = await http.authorized(method, server_url(self._app) + path, signing_keys(self._app), headers=headers, body=body)
+        url, tries = server_url(self._app) + path, 1 if once else http.TRIES_MAX
+        response = await http.authorized(method, url, signing_keys(self._app), headers=headers, body=body, tries=tries)
         return response.status, response.body
 
     async def send(self, events_body: Json) -> list[str]:

@@ -57,3 +57,11 @@ class Way(Protocol):
     async def publish(self, channel: str, topic: str, data: Json, run_id: str) -> None:
         """Tell data to those who are subscribed to a topic."""
         ...
+
+    async def ask(self, method: str, path: str, body: bytes = b"", *, once: bool = False) -> tuple[int, bytes]:
+        """One request to the server's API: the answer's status and body, whatever they say. The routes are the same by every way.
+
+        `once`: never made a second time, where doing it twice would do it twice. Else a server over HTTP is asked again after a
+        network error or a 5xx. Raises `CallError`, `StoreUnavailable` when it is not known what became of it.
+        """
+        ...

@@ -26,11 +26,13 @@ class Server:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.answers: dict[str, Any] = {}
         self.asked: list[tuple[str, dict[str, str], bytes]] = []
+        self.tries: list[int] = []
         monkeypatch.setattr(http, "request", self.request)
 
     async def request(self, method: str, url: str, *, headers: dict[str, str], body: bytes = b"", tries: int = 5) -> Response:
         what = f"{method} {url.removeprefix('http://127.0.0.1:8288')}"
         self.asked.append((what, headers, body))
+        self.tries.append(tries)
         answer = self.answers[what]
         status, value = answer.pop(0) if isinstance(answer, list) and len(answer) > 1 else answer[0] if isinstance(answer, list) else answer
         return Response(status, {}, value if isinstance(value, bytes) else json.dumps(value).encode())
@@ -147,6 +149,15 @@ def test_keys_are_shown_as_hashes_and_the_fallback_is_tried(server: Server) -> N
     server.answers["GET /v1/runs/01JRUN"] = (502, b"<html>")
     with pytest.raises(stepwell.ProtocolError, match="HTTP 502"):
         asyncio.run(app.way.run_state("01JRUN"))
+
+
+def test_what_may_be_done_once_only_is_asked_once(server: Server) -> None:
+    """Everything else is tried again; what a bad answer says is for the one who asked."""
+    server.answers["POST /x?y=1"] = [(200, {"ok": True}), (503, {"error": "later"})]
+    app = stepwell.App("other")
+    assert asyncio.run(app.way.ask("POST", "/x?y=1", b"{}")) == (200, b'{"ok": true}')
+    assert asyncio.run(app.way.ask("POST", "/x?y=1", b"{}", once=True)) == (503, b'{"error": "later"}')
+    assert server.tries == [http.TRIES_MAX, 1]
 
 
 def test_what_cannot_be_started_is_told() -> None:
