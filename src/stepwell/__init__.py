@@ -17,6 +17,7 @@ from stepwell.errors import (
 from stepwell.sdk import VERSION as __version__
 from stepwell.sdk import ai
 from stepwell.sdk.app import App
+from stepwell.sdk.batch import Message, MessageBatch
 from stepwell.sdk.connect import connect
 from stepwell.sdk.context import Context, FailureContext, SyncContext, SyncFailureContext
 from stepwell.sdk.event import Event, ReceivedEvent
@@ -33,6 +34,7 @@ from stepwell.sdk.options import (
     cron,
     on,
 )
+from stepwell.sdk.queues import Queue, message
 from stepwell.sdk.runs import RunHandle, SyncRunHandle
 from stepwell.sdk.serve import serve, serve_django, serve_wsgi
 from stepwell.sdk.tools.fetch import FetchResponse
@@ -52,9 +54,12 @@ __all__ = [
     "FetchResponse",
     "Function",
     "InvokeError",
+    "Message",
+    "MessageBatch",
     "NonRetriableError",
     "NotFound",
     "ProtocolError",
+    "Queue",
     "RateLimit",
     "ReceivedEvent",
     "RetryAfterError",
@@ -75,6 +80,7 @@ __all__ = [
     "cancel",
     "connect",
     "cron",
+    "message",
     "on",
     "serve",
     "serve_django",

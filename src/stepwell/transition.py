@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from stepwell.engine import apps, calls, cancelling, control, endpoints, holders, lanes, metadata, rerun, routing, spans, timers
-from stepwell.engine.commands import Command, Effect
+from stepwell.engine.commands import Command, Effect, Refuse
 from stepwell.engine.flow import changes
 from stepwell.engine.inputs import (
     AnyInput,
@@ -78,7 +78,7 @@ def select(registry: Registry, input: AnyInput, now_ms: int) -> list[Selection]:
         case EndpointFound():
             return endpoints.select_endpoint(input)
         case AppSynced():
-            return apps.select_sync(registry, input)
+            return [*apps.select_sync(registry, input), *queue.select_synced(input)]
         case AppRemoved():
             return apps.select_removal(registry, input)
         case NodeStarted():
@@ -163,7 +163,8 @@ def transition(registry: Registry, view: View, input: AnyInput, now_ms: int) -> 
         case EndpointFound():
             return endpoints.on_endpoint_found(registry, view, input, now_ms)
         case AppSynced():
-            return apps.on_app_synced(registry, view, input, now_ms)
+            commands = apps.on_app_synced(registry, view, input, now_ms)
+            return commands if any(isinstance(one, Refuse) for one in commands) else [*commands, *queue.on_queues_told(view, input)]
         case AppRemoved():
             return apps.on_app_removed(registry, view, input, now_ms)
         case NodeStarted():

@@ -78,10 +78,10 @@ class QueueSet(Input, frozen=True, kw_only=True):
 
 
 class QueuePurged(Input, frozen=True):
-    """Somebody wants all messages gone that a queue has now. `mark`: an id as a message sent now would have."""
+    """Somebody wants all messages gone that wait in a queue and were sent until `mark_ms`."""
 
     queue: str
-    mark: str
+    mark_ms: int
 
 
 class MessagesMoved(Input, frozen=True):

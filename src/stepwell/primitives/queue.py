@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import msgspec
 
 from stepwell.engine.commands import Command, Delete, Edit, Effect, Put, Release, Reply, SetRow, TimerSet
-from stepwell.engine.inputs import NodeStarted
+from stepwell.engine.inputs import AppSynced, NodeStarted
 from stepwell.engine.inputs_primitives import BatchAnswered, DeliveriesReturned, MessagesSent
 from stepwell.engine.model import Json, Timer, TimerKind
 from stepwell.engine.model_primitives import Delivery, Message, Queue
@@ -280,6 +280,33 @@ def lost_error(reason: str) -> Json:
     return msgspec.json.encode(
         {"message": f"its deliveries were lost {LOSSES_MAX} times in a row; the last one: {reason}", "name": "WorkerDied"}
     )
+
+
+# Syncs.
+
+
+def select_synced(synced: AppSynced) -> list[Selection]:
+    """The queues that the app's functions consume."""
+    return [Select("queues", queue) for queue, _ in consumed(synced)]
+
+
+def consumed(synced: AppSynced) -> list[tuple[str, Consumer | None]]:
+    """The queues that an app's functions consume, each with how that is done."""
+    configs = synced.registration.functions
+    return [(trigger.queue, config.consumer) for config in configs for trigger in config.triggers if trigger.queue is not None]
+
+
+def on_queues_told(view: View, synced: AppSynced) -> list[Command | Effect]:
+    """A queue is there from the sync on that tells who consumes it, and keeps its messages as long as that says."""
+    commands: list[Command | Effect] = []
+    for name, consumer in consumed(synced):
+        before: Queue | None = view.get("queues", name)
+        queue = before or Queue(id=name)
+        if consumer is not None and consumer.retention_ms is not None:
+            queue = msgspec.structs.replace(queue, retention_ms=consumer.retention_ms)
+        if queue != before:
+            commands.append(SetRow(queue))
+    return commands
 
 
 # Deliveries without a call.

@@ -34,17 +34,18 @@ def on_queue_set(view: View, wanted: QueueSet, now_ms: int) -> list[Command | Ef
 
 def on_queue_purged(purged: QueuePurged, now_ms: int) -> list[Command | Effect]:
     """A cursor takes away what waits now; what is out may come back."""
-    timer = Timer(id=f"purge/{purged.queue}/{purged.mark}", due_ms=now_ms, kind=TimerKind.PURGE, ref=purged.queue, after=f"{purged.mark} ")
+    mark = f"{purged.mark_ms} "
+    timer = Timer(id=f"purge/{purged.queue}/{purged.mark_ms}", due_ms=now_ms, kind=TimerKind.PURGE, ref=purged.queue, after=mark)
     return [SetRow(timer), TimerSet(timer.id, now_ms), Reply(None)]
 
 
 def select_purged(purged: QueuePurged) -> list[Selection]:
     """The cursor, which a repeated input finds."""
-    return [Select("timers", f"purge/{purged.queue}/{purged.mark}")]
+    return [Select("timers", f"purge/{purged.queue}/{purged.mark_ms}")]
 
 
 def on_purge(view: View, timer: Timer, now_ms: int) -> list[Command | Effect]:
-    """One step: messages older than the mark, behind the place where the last step ended."""
+    """One step: messages sent until the mark, behind the place where the last step ended."""
     mark, _, place = timer.after.partition(" ")
     scan = behind(timer.ref, place)
     view.require([*select_queue(timer.ref), Scan("queue_messages", scan, SWEEP_QUEUE_AT_ONCE)])
@@ -52,7 +53,7 @@ def on_purge(view: View, timer: Timer, now_ms: int) -> list[Command | Effect]:
     ledger = Ledger(view, now_ms)
     commands: list[Command | Effect] = []
     for message in messages:
-        if message.id <= mark:
+        if message.sent_ms <= int(mark):
             ledger.goes(message)
             commands.append(Delete("messages", message.id))
     if messages and view.more("queue_messages", scan, SWEEP_QUEUE_AT_ONCE):

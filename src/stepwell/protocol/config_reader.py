@@ -42,8 +42,11 @@ from stepwell.protocol.queues import (
     BATCH_SIZE_DEFAULT,
     BATCH_TIMEOUT_MS_MAX,
     DELAY_MS_MAX,
+    EVENT_PREFIX,
     MAX_RETRIES_DEFAULT,
     MAX_RETRIES_MAX,
+    RETENTION_MS_MAX,
+    RETENTION_MS_MIN,
     Consumer,
     checked_name,
 )
@@ -160,8 +163,8 @@ def _trigger(fields: Fields) -> Trigger:
     event, cron, queue = (_name(fields, key, f"triggers[].{key}") for key in ("event", "cron", "queue"))
     if bool(event) + bool(cron) + bool(queue) != 1:
         raise ProtocolError(f"a trigger has either an event or a cron or a queue, not {fields!r:.80}")
-    if queue:
-        return Trigger(queue=checked_name(queue))
+    if queue or event.startswith(EVENT_PREFIX):
+        return Trigger(queue=checked_name(queue or event.removeprefix(EVENT_PREFIX)))
     if not cron:
         return Trigger(event=check_event_pattern(event), expression=_expression(fields, "expression", "triggers[]."))
     parse_cron(cron)
@@ -289,6 +292,7 @@ def _consumer(value: Any) -> Consumer | None:
             fields.get("maxconcurrency", CONCURRENCY_OF_QUEUE_MAX), "consumer.maxConcurrency", at_least=1, at_most=CONCURRENCY_OF_QUEUE_MAX
         ),
         dead_letter=checked_name(dead_letter, "a dead-letter queue") if dead_letter else "",
+        retention_ms=_optional_ms(fields, "retention", "consumer.", RETENTION_MS_MIN, RETENTION_MS_MAX),
     )
 
 

@@ -47,6 +47,7 @@ class Consumer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     retry_delay_ms: int = 0
     max_concurrency: int = CONCURRENCY_MAX
     dead_letter: str = ""
+    retention_ms: int | None = None
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -97,14 +98,26 @@ def checked_name(name: object, what: str = "a queue") -> str:
     return name
 
 
+_MESSAGE_ID = re.compile(r"[0-9a-f]{32}")
+
+
+def is_message_id(text: str) -> bool:
+    """Whether the text has the form of a message's id."""
+    return _MESSAGE_ID.fullmatch(text) is not None
+
+
 def message_id(ulid_number: int) -> str:
     """A message's id from a ULID's number: 32 hex digits, in the order of their times."""
     return f"{ulid_number:032x}"
 
 
+EVENT_PREFIX = "stepwell/queue."
+"""A trigger for an event with such a name is one for the queue: so SDKs of others name queues."""
+
+
 def event_name(queue: str) -> str:
     """The name that events of a queue's messages have, where they start runs or reach a consumer over the protocol of functions."""
-    return f"queue/{queue}"
+    return EVENT_PREFIX + queue
 
 
 OUTCOME_KEY = "stepwell/batch"

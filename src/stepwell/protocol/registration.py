@@ -149,14 +149,18 @@ def _encode_trigger(trigger: Trigger) -> dict[str, Any]:
 
 
 def _encode_consumer(consumer: Consumer) -> dict[str, Any]:
-    told = {
+    told: dict[str, Any] = {
         "maxBatchSize": consumer.max_batch_size,
         "maxBatchTimeout": format_duration(consumer.max_batch_timeout_ms),
         "maxRetries": consumer.max_retries,
         "retryDelay": format_duration(consumer.retry_delay_ms),
         "maxConcurrency": consumer.max_concurrency,
     }
-    return {**told, "deadLetter": consumer.dead_letter} if consumer.dead_letter else told
+    if consumer.dead_letter:
+        told["deadLetter"] = consumer.dead_letter
+    if consumer.retention_ms is not None:
+        told["retention"] = format_duration(consumer.retention_ms)
+    return told
 
 
 def _encode_concurrency(limits: Sequence[Concurrency]) -> Any:

@@ -37,6 +37,7 @@ from stepwell.sdk.options import (
     settings_wire,
     triggers_of,
 )
+from stepwell.sdk.queues import Queue
 from stepwell.sdk.runs import RunHandle, SyncRunHandle, checked_id
 from stepwell.sdk.step import Step
 from stepwell.sdk.way import Way
@@ -133,10 +134,7 @@ class App:
         if not callable(handler) or isinstance(handler, Function):
             raise UsageError(f"@app.function stands on a function that takes the context, not on {handler!r}")
         id = id if id is not None else handler.__name__.strip("_").replace("_", "-")
-        if not isinstance(id, str) or not _ID.fullmatch(id):
-            raise UsageError(f'function {id!r}: an id has letters, digits and -_. only; set one with id="…"')
-        if id in self.functions:
-            raise UsageError(f'function {id!r} is there twice in app {self.name!r}: give one another id with id="…"')
+        self._check_id(id)
         unknown = sorted(set(settings) - _SETTINGS)
         if unknown:
             raise UsageError(f"function {id!r}: there is no option {unknown[0]!r}; there are {', '.join(sorted(_OPTIONS))}")
@@ -154,13 +152,53 @@ class App:
             function.config()
         except ProtocolError as error:
             raise UsageError(str(error)) from None
-        self.functions[id] = function
+        self.add(function)
         if on_failure is not None:
             failed = Trigger(event="inngest/function.failed", where=f"event.data.function_id == '{function.slug}'")
             self._declare(
                 on_failure, trigger=failed, id=f"{id}-failure", name=f"{function.name} (failure)", retries=1, on_failure_of=function
             )
         return function
+
+    def add(self, function: Function[Any]) -> None:
+        """Take in a function that is made. Raises `UsageError` for an id that is none, or is there."""
+        self._check_id(function.id)
+        self.functions[function.id] = function
+
+    def _check_id(self, id: object) -> None:
+        if not isinstance(id, str) or not _ID.fullmatch(id):
+            raise UsageError(f'function {id!r}: an id has letters, digits and -_. only; set one with id="…"')
+        if id in self.functions:
+            raise UsageError(f'function {id!r} is there twice in app {self.name!r}: give one another id with id="…"')
+
+    def queue(
+        self,
+        name: str,
+        *,
+        max_batch_size: int | None = None,
+        max_batch_timeout: Duration | None = None,
+        max_retries: int | None = None,
+        retry_delay: Duration | None = None,
+        max_concurrency: int | None = None,
+        dead_letter: str | Queue | None = None,
+        retention: Duration | None = None,
+        delivery_delay: Duration | None = None,
+    ) -> Queue:
+        """A queue of this name: the same one for every app of the server.
+
+        `delivery_delay` is for what is sent here; all else says how this app's consumer takes its messages: in batches of so many
+        (10), or after so long (5 s); again so often (3), after so long; so many batches at a time (250); then to the dead-letter queue.
+        """
+        settings = {
+            "max_batch_size": max_batch_size,
+            "max_batch_timeout": max_batch_timeout,
+            "max_retries": max_retries,
+            "retry_delay": retry_delay,
+            "max_concurrency": max_concurrency,
+            "dead_letter": dead_letter,
+            "retention": retention,
+        }
+        return Queue(self, name, settings, delivery_delay)
 
     def cron(
         self,

@@ -85,10 +85,14 @@ class Function(Generic[R]):
 
     def config(self, url: str = "") -> FunctionConfig:
         """What the server is told of it; `url` is the app's, "" for an app that is not called over HTTP."""
+        return read_function(self.wire(url))
+
+    def wire(self, url: str) -> dict[str, Any]:
+        """The same as a register body has it."""
         runtime = {"type": "http", "url": f"{url}?fnId={self.slug}&stepId=step"} if url else {}
         step = {"id": "step", "name": "step", "runtime": runtime, "retries": {"attempts": self.retries}}
         triggers = [trigger.wire(f"function {self.id!r}: trigger") for trigger in self.triggers]
-        return read_function({"id": self.slug, "name": self.name, "triggers": triggers, "steps": {"step": step}, **self.settings})
+        return {"id": self.slug, "name": self.name, "triggers": triggers, "steps": {"step": step}, **self.settings}
 
     def __repr__(self) -> str:
         return f"<function {self.slug}>"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from stepwell.errors import ProtocolError, UsageError
 from stepwell.protocol.config import BATCH_SIZE_MAX, CANCEL_MAX, CONCURRENCY_MAX, DAY_MS, NAME_CHARS_MAX, RETRIES_MAX, TRIGGERS_MAX
@@ -32,9 +32,12 @@ class Trigger:
     jitter: Duration | None = None
     catchup: Catchup | None = None
     schema: type[Event] | None = None
+    queue: str | None = None
 
     def wire(self, where: str) -> Wire:
         """The trigger's wire form."""
+        if self.queue is not None:
+            return {"queue": self.queue}
         if self.cron is not None:
             wire: Wire = {"cron": self.cron}
             try:
@@ -73,7 +76,16 @@ def cron(line: str, *, tz: str | None = None, jitter: Duration | None = None, ca
     return Trigger(cron=f"TZ={tz} {line}" if tz else line, jitter=jitter, catchup=catchup)
 
 
-AnyTrigger = str | type[Event] | Trigger
+@runtime_checkable
+class AsTrigger(Protocol):
+    """What may stand as a trigger itself: a queue."""
+
+    def as_trigger(self) -> Trigger:
+        """The trigger that it stands for."""
+        ...
+
+
+AnyTrigger = str | type[Event] | Trigger | AsTrigger
 
 
 def triggers_of(value: Any, where: str) -> tuple[Trigger, ...]:
@@ -86,13 +98,17 @@ def triggers_of(value: Any, where: str) -> tuple[Trigger, ...]:
             raise UsageError(f"{where}: {len(triggers)} triggers; at most {TRIGGERS_MAX} are taken")
         doubled = next((one for i, one in enumerate(triggers) if one in triggers[:i]), None)
         if doubled is not None:
-            raise UsageError(f"{where}: {doubled.event or doubled.cron!r} is there twice: remove one")
+            raise UsageError(f"{where}: {doubled.event or doubled.cron or doubled.queue!r} is there twice: remove one")
         return triggers
     if isinstance(value, Trigger):
         return (value,)
+    if isinstance(value, AsTrigger):
+        return (value.as_trigger(),)
     if isinstance(value, str) or (isinstance(value, type) and issubclass(value, Event)):
         return (on(value),)
-    raise UsageError(f"{where}: {value!r} is no trigger: give an event name, an Event class, stepwell.on(…), stepwell.cron(…) or a list")
+    raise UsageError(
+        f"{where}: {value!r} is no trigger: give an event name, an Event class, a queue, stepwell.on(…), stepwell.cron(…) or a list"
+    )
 
 
 @dataclass(frozen=True)

@@ -113,10 +113,11 @@ class Api(ABC):
         status, answer = await self.ask(method, path, body)
         if status < 300:
             return answer
-        raise _refusal(method, path, status, answer)
+        raise refusal(method, path, status, answer)
 
 
-def _refusal(method: str, path: str, status: int, body: bytes) -> Exception:
+def refusal(method: str, path: str, status: int, body: bytes) -> Exception:
+    """The exception that tells of an answer which refuses a request."""
     try:
         told = decode(body)
     except ProtocolError:
