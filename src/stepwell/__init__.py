@@ -22,6 +22,7 @@ from stepwell.sdk.connect import connect
 from stepwell.sdk.context import Context, FailureContext, SyncContext, SyncFailureContext
 from stepwell.sdk.event import Event, ReceivedEvent
 from stepwell.sdk.function import Function
+from stepwell.sdk.kv import Kv, KvKey, KvPage, KvValue
 from stepwell.sdk.options import (
     Batch,
     Concurrency,
@@ -54,6 +55,10 @@ __all__ = [
     "FetchResponse",
     "Function",
     "InvokeError",
+    "Kv",
+    "KvKey",
+    "KvPage",
+    "KvValue",
     "Message",
     "MessageBatch",
     "NonRetriableError",

@@ -40,6 +40,7 @@ from stepwell.engine.inputs import (
 from stepwell.engine.inputs_primitives import (
     BatchAnswered,
     DeliveriesReturned,
+    KvWritten,
     LeasesSettled,
     MessageEdited,
     MessagesDeleted,
@@ -53,7 +54,7 @@ from stepwell.engine.inputs_primitives import (
 from stepwell.engine.model import OF_PRIMITIVES
 from stepwell.engine.registry import Registry
 from stepwell.engine.view import Select, Selection, View
-from stepwell.primitives import queue, queue_care, queue_claims, queue_pulls
+from stepwell.primitives import kv, queue, queue_care, queue_claims, queue_pulls
 from stepwell.primitives.timers import on_primitive_due
 from stepwell.protocol.lifecycle import CANCELLED, FAILED, FINISHED
 
@@ -127,6 +128,8 @@ def select(registry: Registry, input: AnyInput, now_ms: int) -> list[Selection]:
             return queue_care.select_messages(input.queue, input.ids)
         case MessageEdited():
             return queue_care.select_messages(input.queue, (input.id, input.new_id))
+        case KvWritten():
+            return kv.select_written(input)
         case _:
             assert_never(input)
 
@@ -217,5 +220,7 @@ def transition(registry: Registry, view: View, input: AnyInput, now_ms: int) -> 
             return queue_care.on_messages_deleted(view, input, now_ms)
         case MessageEdited():
             return queue_care.on_message_edited(view, input, now_ms)
+        case KvWritten():
+            return kv.on_kv_written(view, input)
         case _:
             assert_never(input)

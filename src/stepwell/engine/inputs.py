@@ -14,6 +14,7 @@ from stepwell.engine.input import Input
 from stepwell.engine.inputs_primitives import (
     BatchAnswered,
     DeliveriesReturned,
+    KvWritten,
     LeasesSettled,
     MessageEdited,
     MessagesDeleted,
@@ -262,6 +263,7 @@ AnyInput = (
     | MessagesMoved
     | MessagesDeleted
     | MessageEdited
+    | KvWritten
 )
 """Every input there is: what the door takes, and what an input log decodes to."""
 

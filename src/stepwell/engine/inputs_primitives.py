@@ -1,11 +1,11 @@
-"""What happens to queues: inputs like all others, whose machines are in `primitives`."""
+"""What happens to queues and key-value namespaces: inputs like all others, whose machines are in `primitives`."""
 
 from __future__ import annotations
 
 import msgspec
 
 from stepwell.engine.input import Input
-from stepwell.engine.model_primitives import Blob
+from stepwell.engine.model_primitives import Blob, KvEntry
 from stepwell.protocol.answers import Lost
 from stepwell.protocol.queues import ContentType, Outcome
 
@@ -107,3 +107,11 @@ class MessageEdited(Input, frozen=True):
     new_id: str
     body: Blob
     content_type: ContentType
+
+
+class KvWritten(Input, frozen=True):
+    """Values put in place of what was there, and keys deleted: all or none."""
+
+    namespace: str
+    puts: tuple[KvEntry, ...]
+    deletes: tuple[str, ...]

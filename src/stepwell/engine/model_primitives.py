@@ -1,4 +1,4 @@
-"""The rows of the other primitives: queues. Their machines are in `primitives`; what a row is, `model` says."""
+"""The rows of the other primitives: queues and key-value namespaces. Their machines are in `primitives`; what a row is, `model` says."""
 
 from __future__ import annotations
 
@@ -59,3 +59,14 @@ class Delivery(Row, frozen=True, kw_only=True):
     holder: str
     messages: tuple[str, ...]
     leased_ms: int
+
+
+class KvEntry(Row, frozen=True, kw_only=True):
+    """A value under a key of a namespace (`protocol.kv.stored_key`), until `expires_ms`."""
+
+    namespace: str
+    key: str
+    value: Blob
+    content_type: ContentType
+    metadata: Json | None
+    expires_ms: int | None

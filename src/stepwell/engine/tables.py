@@ -84,6 +84,7 @@ SPECS: dict[str, Spec] = {
             ("id",),
             {"queue": lambda message: message.queue if message.delivery is None else None},
         ),
+        Spec("kv", model_primitives.KvEntry, ("namespace", "key"), {"namespace": lambda entry: entry.namespace}),
         Spec("deliveries", model_primitives.Delivery, ("id",), {"holder": lambda delivery: delivery.holder}),
     )
 }
@@ -179,6 +180,7 @@ class Tables:
         self.trace_totals: Table[model.TraceTotals] = Table(SPECS["trace_totals"])
         self.queues: Table[model_primitives.Queue] = Table(SPECS["queues"])
         self.messages: Table[model_primitives.Message] = Table(SPECS["messages"])
+        self.kv: Table[model_primitives.KvEntry] = Table(SPECS["kv"])
         self.deliveries: Table[model_primitives.Delivery] = Table(SPECS["deliveries"])
         self.by_name: dict[str, Table[Any]] = {name: getattr(self, name) for name in SPECS}
 
@@ -243,6 +245,11 @@ class Tables:
         found = (message for message in self.messages.find("queue", queue) if (message.ready_ms, message.id) > after)
         return sorted(found, key=lambda message: (message.ready_ms, message.id))
 
+    def old_entries(self, value: str) -> list[model_primitives.KvEntry]:
+        """Entries of namespaces that have expired until a time."""
+        old = [(entry.expires_ms, entry) for entry in self.kv if entry.expires_ms is not None and entry.expires_ms <= int(value)]
+        return [entry for _, entry in sorted(old, key=lambda one: (one[0], one[1].namespace, one[1].key.encode()))]
+
     def holder_deliveries(self, holder: str) -> list[model_primitives.Delivery]:
         """The deliveries that a holder has out."""
         return sorted(self.deliveries.find("holder", holder), key=lambda delivery: delivery.id)
@@ -277,6 +284,7 @@ SCANS: dict[str, Callable[[Tables, str], list[Any]]] = {
     "defers_of": Tables.defers_of,
     "queue_messages": Tables.queue_messages,
     "holder_deliveries": Tables.holder_deliveries,
+    "old_entries": Tables.old_entries,
 }
 
 SCAN_TABLE: dict[str, str] = {
@@ -293,4 +301,5 @@ SCAN_TABLE: dict[str, str] = {
     "defers_of": "defers",
     "queue_messages": "messages",
     "holder_deliveries": "deliveries",
+    "old_entries": "kv",
 }

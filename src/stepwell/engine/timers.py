@@ -165,13 +165,17 @@ SWEEP_KEEPS_MS = 15 * 60_000
 """How long it is kept beyond its end, for a clock that is set back."""
 
 
+SWEPT = (("dedups", "old_dedups"), ("rates", "old_rates"), ("kv", "old_entries"))
+"""Tables whose rows expire, and the scans that find them."""
+
+
 def on_sweep(view: View, timer: Timer, now_ms: int) -> list[Command | Effect]:
-    """Take away event keys that are remembered no longer and rates that are at rest, so many at a time."""
+    """Take away event keys that are remembered no longer, rates that are at rest and values that have expired, so many at a time."""
     old: list[tuple[str, Any]] = []
     more = False
     until = str(now_ms - SWEEP_KEEPS_MS)
-    view.require(Scan(scan, until, SWEEP_AT_ONCE) for scan in ("old_dedups", "old_rates"))
-    for table, scan in (("dedups", "old_dedups"), ("rates", "old_rates")):
+    view.require(Scan(scan, until, SWEEP_AT_ONCE) for _, scan in SWEPT)
+    for table, scan in SWEPT:
         rows = view.scan(scan, until, SWEEP_AT_ONCE)
         more = more or len(rows) == SWEEP_AT_ONCE
         old += [(table, SPECS[table].key_of(row)) for row in rows]

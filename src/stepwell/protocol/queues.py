@@ -130,7 +130,7 @@ class _Told(msgspec.Struct, omit_defaults=True):
     ack_all: bool = False
     retry_all: bool = False
     retry_all_delay_ms: int | None = None
-    error: msgspec.Raw | None = None
+    error: msgspec.Raw = msgspec.Raw()
 
 
 class _Returned(msgspec.Struct):
@@ -143,7 +143,7 @@ _returned = msgspec.json.Decoder(_Returned)
 def encode_outcome(outcome: Outcome) -> Json:
     """What our own SDK's consumers return: canonical JSON."""
     fields = {name: getattr(outcome, name) for name in Outcome.__struct_fields__}
-    error = None if outcome.error is None else msgspec.Raw(outcome.error)
+    error = msgspec.Raw(b"null" if outcome.error is None else outcome.error)
     return canonicalize(msgspec.json.encode(_Returned(_Told(**{**fields, "error": error}))))
 
 
@@ -154,4 +154,4 @@ def decode_outcome(data: Json) -> Outcome:
     except msgspec.DecodeError:
         return Outcome()
     fields = {name: getattr(told, name) for name in Outcome.__struct_fields__}
-    return Outcome(**{**fields, "error": None if told.error is None else bytes(told.error)})
+    return Outcome(**{**fields, "error": None if bytes(told.error) in (b"", b"null") else bytes(told.error)})

@@ -20,6 +20,7 @@ from stepwell.sdk import VERSION, client
 from stepwell.sdk.durations import Duration, When
 from stepwell.sdk.event import Event
 from stepwell.sdk.function import Function, payload_of
+from stepwell.sdk.kv import Kv
 from stepwell.sdk.options import (
     AnyTrigger,
     Batch,
@@ -199,6 +200,10 @@ class App:
             "retention": retention,
         }
         return Queue(self, name, settings, delivery_delay)
+
+    def kv(self, name: str) -> Kv:
+        """A key-value namespace of this name: the same one for every app of the server."""
+        return Kv(self, name)
 
     def cron(
         self,

@@ -28,6 +28,7 @@ from stepwell.server.graphql.api import GraphQlApi
 from stepwell.server.graphql.context import Connections
 from stepwell.server.http import ERRORS, Receive, Scope, Send, answer, bounded, json_response, on_error
 from stepwell.server.ingest import Ingest
+from stepwell.server.kv_api import KvApi
 from stepwell.server.note_api import NoteApi
 from stepwell.server.queue_api import QueueApi
 from stepwell.server.read_api import ReadApi
@@ -72,6 +73,7 @@ class Server:
         signed = self.sdk_api.signed
         routes = [*self.sdk_api.routes(), *RunApi(node).routes(signed), *CheckpointApi(node, keys, self.tokens).routes(signed)]
         routes += QueueApi(node, keys).routes(signed)
+        routes += KvApi(node).routes(signed)
         routes += RealtimeApi(node, keys, self.tokens).routes(signed)
         if connect is not None:
             workers = ConnectApi(node, connect)

@@ -32,7 +32,7 @@ from stepwell.engine.model import (
     TraceTotals,
     UserSpan,
 )
-from stepwell.engine.model_primitives import Delivery, Message, Queue
+from stepwell.engine.model_primitives import Delivery, KvEntry, Message, Queue
 from stepwell.engine.view import Changes, Selection, View
 
 
@@ -251,6 +251,18 @@ class Reader(Protocol):
 
     async def trace_totals(self, run_id: str) -> TraceTotals | None:
         """How much metadata and how many spans a run has."""
+        ...
+
+    async def kv_get(self, namespace: str, keys: Sequence[str], now_ms: int) -> tuple[KvEntry, ...]:
+        """The values under keys of a namespace, those that have not expired; in no particular order."""
+        ...
+
+    async def kv_list(self, namespace: str, prefix: str, after: str, limit: int, now_ms: int) -> tuple[KvEntry, ...]:
+        """The keys of a namespace that begin with a prefix, behind one, in the order of their bytes; their values are left out."""
+        ...
+
+    async def kv_namespaces(self, limit: int) -> tuple[str, ...]:
+        """The namespaces that hold anything."""
         ...
 
     async def queues(self, limit: int, after: str = "") -> tuple[Queue, ...]:

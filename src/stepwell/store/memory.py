@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 
+from msgspec.structs import replace
+
 from stepwell.engine.model import (
     AppRow,
     Attempt,
@@ -29,7 +31,7 @@ from stepwell.engine.model import (
     TraceTotals,
     UserSpan,
 )
-from stepwell.engine.model_primitives import Delivery, Message, Queue
+from stepwell.engine.model_primitives import Delivery, KvEntry, Message, Queue
 from stepwell.engine.selection import Fetch, Fetched, resolve
 from stepwell.engine.tables import SCANS, SPECS, Tables, behind, item_order
 from stepwell.engine.view import Changes, Selection, View
@@ -301,6 +303,26 @@ class _Reader:
     async def trace_totals(self, run_id: str) -> TraceTotals | None:
         """How much metadata and how many spans a run has."""
         return self._tables.trace_totals.rows.get(run_id)
+
+    async def kv_get(self, namespace: str, keys: Sequence[str], now_ms: int) -> tuple[KvEntry, ...]:
+        """The values under keys of a namespace."""
+        found = (self._tables.kv.rows.get((namespace, key)) for key in dict.fromkeys(keys))
+        return tuple(entry for entry in found if entry is not None and (entry.expires_ms is None or entry.expires_ms > now_ms))
+
+    async def kv_list(self, namespace: str, prefix: str, after: str, limit: int, now_ms: int) -> tuple[KvEntry, ...]:
+        """The keys of a namespace."""
+        found = [
+            replace(entry, value=b"")
+            for entry in self._tables.kv.find("namespace", namespace)
+            if entry.key.startswith(prefix)
+            and entry.key.encode() > after.encode()
+            and (entry.expires_ms is None or entry.expires_ms > now_ms)
+        ]
+        return tuple(sorted(found, key=lambda entry: entry.key.encode())[:limit])
+
+    async def kv_namespaces(self, limit: int) -> tuple[str, ...]:
+        """The namespaces that hold anything."""
+        return tuple(sorted({entry.namespace for entry in self._tables.kv})[:limit])
 
     async def queues(self, limit: int, after: str = "") -> tuple[Queue, ...]:
         """Queues by name."""

@@ -30,10 +30,11 @@ from stepwell.engine.model import (
     TraceTotals,
     UserSpan,
 )
-from stepwell.engine.model_primitives import Delivery, Message, Queue
+from stepwell.engine.model_primitives import Delivery, KvEntry, Message, Queue
 from stepwell.engine.tables import behind
 from stepwell.errors import StoreUnavailable
 from stepwell.protocol.ids import ulid, ulid_ms
+from stepwell.protocol.kv import KEY_BYTES_MAX
 from stepwell.store.base import Catalogue, EventPlace, QueueDepth, RunOrder, RunPage, RunPlace, RunWalk
 from stepwell.store.statements import CODECS, load_statements
 
@@ -42,6 +43,9 @@ QUERY_S_MAX = 10.0
 
 PROGRESS_STEPS = 50_000
 """SQLite's steps between two looks at the clock."""
+
+LAST = "\U0010ffff" * (KEY_BYTES_MAX // 4 + 1)
+"""What stands behind all that a key may go on with."""
 
 STATEMENTS = load_statements("sqlite")
 
@@ -260,6 +264,21 @@ class SqliteReader:
     async def trace_totals(self, run_id: str) -> TraceTotals | None:
         """How much metadata and how many spans a run has."""
         return next(iter(await self._rows("trace_totals", "select_trace_totals", keys=_list([run_id]))), None)
+
+    async def kv_get(self, namespace: str, keys: Sequence[str], now_ms: int) -> tuple[KvEntry, ...]:
+        """The values under keys of a namespace."""
+        asked = msgspec.json.encode(list(dict.fromkeys(keys))).decode()
+        return await self._rows("kv", "kv_get", namespace=namespace, keys=asked, now_ms=now_ms)
+
+    async def kv_list(self, namespace: str, prefix: str, after: str, limit: int, now_ms: int) -> tuple[KvEntry, ...]:
+        """The keys of a namespace."""
+        span = {"first": prefix, "last": prefix + LAST, "after": after}
+        return await self._rows("kv", "kv_list", namespace=namespace, limit=limit, now_ms=now_ms, **span)
+
+    async def kv_namespaces(self, limit: int) -> tuple[str, ...]:
+        """The namespaces that hold anything."""
+        names: tuple[str, ...] = await self._ask("kv_namespaces", {"limit": limit}, lambda found: tuple(row[0] for row in found))
+        return names
 
     async def queues(self, limit: int, after: str = "") -> tuple[Queue, ...]:
         """Queues by name."""

@@ -373,3 +373,35 @@ LIMIT :limit;
 SELECT id, queue, ready_ms, sent_ms, content_type, body, attempts, losses, pulled, delivery, dead_of, error
 FROM messages
 WHERE id = :id;
+
+-- name: kv_get
+-- Values by key, those that have not expired.
+SELECT namespace, key, value, content_type, metadata, expires_ms
+FROM kv
+WHERE namespace = :namespace
+  AND key IN (SELECT value FROM json_each(:keys))
+  AND (expires_ms IS NULL OR expires_ms > :now_ms);
+
+-- name: kv_list
+-- Keys of a namespace, without their values, from a key to another; those that have not expired.
+SELECT namespace, key, x'', content_type, metadata, expires_ms
+FROM kv
+WHERE namespace = :namespace
+  AND key > :after
+  AND key >= :first
+  AND key < :last
+  AND (expires_ms IS NULL OR expires_ms > :now_ms)
+ORDER BY key
+LIMIT :limit;
+
+-- name: kv_namespaces
+-- The namespaces that hold anything: one look at the index for each.
+WITH RECURSIVE found (namespace) AS (
+    SELECT min(namespace) FROM kv
+    UNION ALL
+    SELECT (SELECT min(kv.namespace) FROM kv WHERE kv.namespace > found.namespace) FROM found WHERE found.namespace IS NOT NULL
+)
+SELECT namespace
+FROM found
+WHERE namespace IS NOT NULL
+LIMIT :limit;

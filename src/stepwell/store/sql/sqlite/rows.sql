@@ -705,3 +705,30 @@ WHERE id IN (SELECT value FROM json_each(:keys));
 SELECT id, queue, function_id, holder, messages, leased_ms
 FROM deliveries
 WHERE id IN (SELECT value FROM json_each(:keys));
+
+-- name: insert_kv
+-- New values under keys.
+INSERT INTO kv (namespace, key, value, content_type, metadata, expires_ms)
+VALUES :rows;
+
+-- name: update_kv (namespace, key, value, content_type, metadata, expires_ms)
+-- Values that take the place of others.
+UPDATE kv
+SET value = changed.column3,
+    content_type = changed.column4,
+    metadata = changed.column5,
+    expires_ms = changed.column6
+FROM (VALUES :rows) AS changed
+WHERE kv.namespace = changed.column1
+  AND kv.key = changed.column2;
+
+-- name: delete_kv
+-- Values that go.
+DELETE FROM kv
+WHERE (namespace, key) IN (SELECT value ->> 0, value ->> 1 FROM json_each(:keys));
+
+-- name: select_kv
+-- Values by key.
+SELECT namespace, key, value, content_type, metadata, expires_ms
+FROM kv
+WHERE (namespace, key) IN (SELECT value ->> 0, value ->> 1 FROM json_each(:keys));

@@ -229,3 +229,11 @@ FROM deliveries
 WHERE holder = :value
 ORDER BY id
 LIMIT :limit;
+
+-- name: old_entries
+-- Values that have expired until a time.
+SELECT namespace, key, value, content_type, metadata, expires_ms
+FROM kv
+WHERE expires_ms <= CAST(:value AS INTEGER)
+ORDER BY expires_ms, namespace, key
+LIMIT :limit;
