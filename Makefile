@@ -72,7 +72,7 @@ long: check chromium $(COMPAT) ## The tests with large counts: seeds, kill round
 	STEPWELL_SEEDS=2000 STEPWELL_KILL_ROUNDS=200 STEPWELL_COMPAT=all $(BIN)/pytest
 
 compat: $(COMPAT) ## Every SDK with every case; writes docs/compatibility.md
-	rm -f $(VENV)/compat.jsonl
+	rm -f $(VENV)/compat.jsonl $(VENV)/compat.*.json
 	-STEPWELL_COMPAT=all STEPWELL_COMPAT_RESULTS=$(VENV)/compat.jsonl $(BIN)/pytest tests/compat
 	$(BIN)/python -m tests.compat.table $(VENV)/compat.jsonl
 
@@ -80,4 +80,4 @@ bench: $(VENV)/.test ## Measure, and print a table
 	$(BIN)/python -m bench
 
 clean: ## Remove what the targets made
-	rm -rf $(VENV) $(JS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(JS)/node_modules tests/compat/cloudflare/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.compat.capabilities import BESIDE, CAPABILITIES, DIFFERENCES
+from tests.compat.cloudflare import comparison
 from tests.compat.rig import Spec
 from tests.compat.rigs import RIGS
 
@@ -64,8 +65,8 @@ def beside_cell(capability: str, results: Sequence[Result]) -> str:
     return UNTRIED if not outcomes - {"skipped"} else FAILED if "failed" in outcomes else YES
 
 
-def page(results: Sequence[Result], rigs: Mapping[str, Spec] = RIGS) -> str:
-    """The whole page."""
+def page(results: Sequence[Result], rigs: Mapping[str, Spec] = RIGS, cloudflare: str = "") -> str:
+    """The whole page; `cloudflare` is the section beside Cloudflare's local runtime."""
     notes = Notes()
     lines = [
         "| | " + " | ".join(spec.column for spec in rigs.values()) + " |",
@@ -98,6 +99,7 @@ def page(results: Sequence[Result], rigs: Mapping[str, Spec] = RIGS) -> str:
             "|---|---|---|",
             *differences,
             "",
+            *([cloudflare] if cloudflare else []),
         ]
     )
 
@@ -111,7 +113,7 @@ def read(path: Path) -> list[Result]:
 def main() -> None:
     """The command line."""
     results = read(Path(sys.argv[1]))
-    PAGE.write_text(page(results))
+    PAGE.write_text(page(results, cloudflare=comparison.kept_section(Path(sys.argv[1]))))
     failed = sorted({f"{one.capability} with {one.rig}" for one in results if one.outcome == "failed"})
     print(f"Wrote {PAGE.name} from {len(results)} cases." + (f" These fail: {', '.join(failed)}" if failed else ""))
 

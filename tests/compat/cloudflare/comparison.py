@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +17,8 @@ HEAD = """## Beside Cloudflare's local runtime
 
 The same scenarios, done by the same program, once in JavaScript under Cloudflare's local runtime (`miniflare`, with `workerd`) and
 once as a Python Worker under `stepwell workers dev`: which messages come in which batches, attempt by attempt, what objects and their
-alarms do in which order, what storage, SQL, KV and D1 give and refuse. *In other words* means that the same is refused, with another text.
+alarms do in which order, what storage, SQL, KV and D1 give and refuse. *In other words* means that the same is refused with the same
+class of error, but another text.
 """
 
 
@@ -41,18 +41,18 @@ def _without_words(seen: Observation) -> Observation:
 
 
 def _without_text(result: str) -> str:
-    """A result whose errors say only that there is one. What an observation shows of an error is no JSON."""
+    """A result whose errors have nothing but their class. What an observation shows of an error is no JSON."""
     try:
         return json.dumps(_blank(json.loads(result)))
     except json.JSONDecodeError:
-        return "refused"
+        return result.partition(":")[0]
 
 
 def _blank(value: Any) -> Any:
     if isinstance(value, list):
         return [_blank(one) for one in value]
     if isinstance(value, dict):
-        return {"error": "refused"} if set(value) == {"error"} else {name: _blank(one) for name, one in value.items()}
+        return {"error": value["error"]["name"]} if set(value) == {"error"} else {name: _blank(one) for name, one in value.items()}
     return value
 
 
@@ -74,15 +74,19 @@ def _row(scenario: Scenario, verdict: Verdict) -> str:
     return f"| {scenario.title} | {verdict if verdict != 'differs' or reason else '**differs**'} | {reason} |"
 
 
-def written(path: Path, seen: Mapping[str, Observation]) -> None:
-    """Keep observations in a file."""
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(seen)))
+def kept_at(results: Path, runtime: str) -> Path:
+    """Where a run of the suite keeps what a runtime did, beside its other results."""
+    return results.with_suffix(f".{runtime}.json")
 
 
-def read(path: Path) -> dict[str, Observation]:
-    """Observations that were kept."""
-    return msgspec.json.decode(path.read_bytes(), type=dict[str, Observation])
+def keep(results: Path, runtime: str, seen: Mapping[str, Observation]) -> None:
+    """Keep what a runtime did."""
+    kept_at(results, runtime).write_bytes(msgspec.json.format(msgspec.json.encode(seen)))
 
 
-if __name__ == "__main__":
-    print(section(*(read(Path(name)) for name in sys.argv[1:3])))
+def kept_section(results: Path) -> str:
+    """The section from what a run kept; nothing where it has not run both."""
+    both = [kept_at(results, runtime) for runtime in ("miniflare", "stepwell")]
+    if not all(path.exists() for path in both):
+        return ""
+    return section(*(msgspec.json.decode(path.read_bytes(), type=dict[str, Observation]) for path in both))

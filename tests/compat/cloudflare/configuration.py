@@ -41,7 +41,7 @@ def _consumers(scenarios: Sequence[Scenario]) -> Iterator[dict[str, Any]]:
 
 
 def for_miniflare(scenarios: Sequence[Scenario]) -> dict[str, Any]:
-    """The Worker's `config`."""
+    """What `run.mjs` reads."""
     env: dict[str, Any] = {
         "SCENARIOS": {"type": "text", "value": scripts(scenarios)},
         "ACTOR": {"type": "durable-object", "worker": NAME, "exportName": "Actor"},
@@ -58,6 +58,7 @@ def for_miniflare(scenarios: Sequence[Scenario]) -> dict[str, Any]:
         for consumer in _consumers(scenarios)
     ]
     return {
+        "module": "worker.mjs",
         "name": NAME,
         "compatibilityDate": DATE,
         "env": env,

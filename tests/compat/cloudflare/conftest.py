@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.compat.cloudflare.comparison import written
+from tests.compat.cloudflare.comparison import keep
 from tests.compat.cloudflare.runtime import MiniflareRuntime, WorkerRuntime
 from tests.compat.cloudflare.scenario import Observation
 from tests.compat.cloudflare.scenarios import SCENARIOS
@@ -25,7 +25,7 @@ def seen_by(runtime: WorkerRuntime, name: str) -> dict[str, Observation]:
     """What a runtime does in every scenario."""
     seen = asyncio.run(_seen(runtime))
     if RESULTS is not None:
-        written(Path(RESULTS).with_suffix(f".{name}.json"), seen)
+        keep(Path(RESULTS), name, seen)
     return seen
 
 

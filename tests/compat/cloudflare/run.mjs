@@ -1,12 +1,12 @@
-// `node run.mjs OPTIONS`: Cloudflare's local runtime with the Worker and the configuration of a file that configuration.py wrote.
+// `node run.mjs FILE`: Cloudflare's local runtime with a Worker, configured as a file of JSON says; its `module` is the Worker's source.
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { Log, LogLevel, Miniflare } from "miniflare";
 
-const config = JSON.parse(readFileSync(process.argv[2], "utf8"));
+const { module, ...config } = JSON.parse(readFileSync(process.argv[2], "utf8"));
 config.manifest = {
   mainModule: "worker.mjs",
-  modules: { "worker.mjs": { type: "esm", contents: readFileSync(join(import.meta.dirname, "worker.mjs"), "utf8") } },
+  modules: { "worker.mjs": { type: "esm", contents: readFileSync(join(import.meta.dirname, module), "utf8") } },
 };
 const runtime = new Miniflare({
   workers: [{ config }],

@@ -12,11 +12,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.compat.cloudflare.comparison import expected_here, read, section, verdict, written
+from tests.compat.cloudflare.comparison import expected_here, keep, kept_section, verdict
 from tests.compat.cloudflare.configuration import for_miniflare, for_wrangler
 from tests.compat.cloudflare.observing import observation, record_of, still_to_come
 from tests.compat.cloudflare.scenario import Observation, Scenario, caught, results
 from tests.compat.cloudflare.scenarios import SCENARIOS
+from tests.compat.table import page
 
 HERE = Path(__file__).parent
 SHOWN = {one.id: one.expected for one in SCENARIOS}
@@ -141,10 +142,12 @@ def test_records_are_found_in_what_is_printed() -> None:
 def test_how_alike_two_are() -> None:
     """Errors of other words are told apart from other outcomes."""
     said = Observation(results=("TypeError: no", '[1, {"error": {"name": "Error", "message": "no"}}]'))
-    otherwise = Observation(results=("ValueError: never", '[1, {"error": {"name": "Error", "message": "never"}}]'))
+    otherwise = Observation(results=("TypeError: never", '[1, {"error": {"name": "Error", "message": "never"}}]'))
     assert verdict(said, said) == "same"
     assert verdict(said, otherwise) == "in other words"
-    assert verdict(said, Observation(results=("null", said.results[1]))) == "differs"  # type: ignore[index]
+    for result in ("null", "AttributeError: no"):
+        assert verdict(said, Observation(results=(result, said.results[1]))) == "differs"  # type: ignore[index]
+    assert verdict(results([caught("Error", "no")]), results([caught("KeyError", "no")])) == "differs"
     assert verdict(results({"a": 1, "b": 2}), results({"b": 2, "a": 1})) == "differs"
     assert verdict(results([caught("Error", "no")]), results([None])) == "differs"
 
@@ -152,8 +155,11 @@ def test_how_alike_two_are() -> None:
 def test_the_section_has_a_row_for_each_scenario(tmp_path: Path) -> None:
     """Same, or why not; what differs without a reason stands out."""
     ours = {one.id: expected_here(one) for one in SCENARIOS} | {"returns": Observation(messages={}), "values": results(1)}
-    written(tmp_path / "ours.json", ours)
-    text = section(SHOWN, read(tmp_path / "ours.json"))
+    keep(tmp_path / "run.jsonl", "miniflare", SHOWN)
+    assert kept_section(tmp_path / "run.jsonl") == ""
+    keep(tmp_path / "run.jsonl", "stepwell", ours)
+    text = kept_section(tmp_path / "run.jsonl")
+    assert page([], cloudflare=text).endswith(text)
     assert "| the handler returns | **differs** |  |" in text
     for one in SCENARIOS:
         assert one.title in text

@@ -1,0 +1,16 @@
+"""The functions that a Worker's events start."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import stepwell
+
+app = stepwell.App("shop")
+
+
+@app.function(trigger="shop/order.placed")
+async def fulfil(ctx: stepwell.Context) -> dict[str, Any]:
+    data = ctx.event.data
+    total = await ctx.step.run("total", sum, data["prices"])
+    return {"order": data["order"], "total": total}
