@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.compat.cloudflare.configuration import DATE
-from tests.compat.rig import EVENT_KEY, KeyedServer
+from tests.compat.rig import EVENT_KEY, SIGNING_KEY, KeyedServer
 from tests.support.npm import NODE, installed
 from tests.support.processes import Process, running, until
 
@@ -90,3 +90,45 @@ def test_what_is_not_stored_is_not_accepted(server: KeyedServer, tmp_path: Path)
         answer = httpx.post(worker.url, json=ORDER)
     assert answer.status_code == 502
     assert answer.json()["error"].startswith("Stepwell answered 401: ")
+
+
+def queue_worker(server: KeyedServer, directory: Path, queue: str, token: str = SIGNING_KEY) -> Worker:
+    """The Worker whose queue is the server's."""
+    env = {"QUEUES_URL": server.url, "ACCOUNT_ID": "any", "QUEUE_ID": queue, "QUEUES_TOKEN": token}
+    return Worker(directory, "http_queue.mjs", env)
+
+
+def test_a_worker_has_its_queue_here(server: KeyedServer, tmp_path: Path) -> None:
+    """It publishes one and several, pulls them with their bodies, acks two and has one come again, in its delay."""
+    with running(queue_worker(server, tmp_path, "pulled")) as worker:
+        assert httpx.post(f"{worker.url}/send", json={"body": {"name": "é"}}).status_code == 202
+        batch = {"messages": [{"body": {"fails": True}}, {"body": "a text", "contentType": "text"}]}
+        assert httpx.post(f"{worker.url}/send-batch", json=batch).status_code == 202
+        first = httpx.post(f"{worker.url}/work").json()
+        assert [message["body"] for message in first["messages"]] == [{"name": "é"}, {"fails": True}, "a text"]
+        assert (first["ackCount"], first["retryCount"], first["warnings"]) == (2, 1, [])
+        # Its retry is two seconds away: there is nothing until then.
+        assert httpx.post(f"{worker.url}/work").json()["messages"] == []
+        again = until(lambda: found if (found := httpx.post(f"{worker.url}/work").json())["messages"] else None, "the retry comes")
+        assert again is not None
+        assert [(one["id"], one["attempts"]) for one in again["messages"]] == [(first["messages"][1]["id"], 2)]
+        assert again["ackCount"] == 1
+
+
+def test_a_worker_feeds_a_function(server: KeyedServer, tmp_path: Path) -> None:
+    """What it publishes is consumed by an app: each message starts a run. To publish, an event key is enough."""
+    with running(queue_worker(server, tmp_path, "parcels", EVENT_KEY)) as worker:
+        assert httpx.post(f"{worker.url}/send", json={"body": {"weight": 3}}).status_code == 202
+        runs = until(lambda: server.ask("/api/runs?function=shop-ship")["runs"], "a run has begun")
+        assert server.ended(runs[0]["id"])["run"]["output"] == {"weight": 3}
+        refused = httpx.post(f"{worker.url}/work")
+        assert refused.status_code == 502 and refused.json()["error"].startswith("401: ")
+
+
+def test_what_the_queue_refuses(server: KeyedServer, tmp_path: Path) -> None:
+    """The Worker is told why, and nothing of the batch is stored."""
+    with running(queue_worker(server, tmp_path, "refusing")) as worker:
+        batch = {"messages": [{"body": "a"}, {"body": "b", "delaySeconds": 86_401}]}
+        answer = httpx.post(f"{worker.url}/send-batch", json=batch)
+        assert answer.status_code == 502 and "86401" in answer.json()["error"]
+        assert httpx.post(f"{worker.url}/work").json()["messages"] == []

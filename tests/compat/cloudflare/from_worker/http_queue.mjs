@@ -15,9 +15,8 @@ class HttpQueue {
       headers: { authorization: `Bearer ${this.token}`, "content-type": "application/json" },
       body: JSON.stringify(body),
     });
-    const told = await answer.json();
-    if (!told.success) throw new Error(`${answer.status}: ${told.errors.map((error) => error.message).join("; ")}`);
-    return told.result;
+    if (!answer.ok) throw new Error(`${answer.status}: ${await answer.text()}`);
+    return (await answer.json()).result;
   }
 
   async send(body, { contentType = "json", delaySeconds } = {}) {
@@ -76,7 +75,7 @@ async function work(queue) {
       handle(message);
       done.push(message);
     } catch {
-      retried.push({ message, delaySeconds: 1 });
+      retried.push({ message, delaySeconds: 2 });
     }
   }
   const settled = messages.length ? await queue.settle(done, retried) : { ackCount: 0, retryCount: 0, warnings: [] };
