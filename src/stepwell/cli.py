@@ -162,7 +162,7 @@ def dev(app: str | None, host: str, no_discovery: bool, **shared: Any) -> None:
     """
     if host not in ("127.0.0.1", "::1", "localhost"):
         click.echo(f"Warning: a dev server asks for no keys, and --host {host} lets others reach it.", err=True)
-    _serve(_host_options(kind="dev", app=app, host=host, reload=app is not None, discover=not no_discovery, **shared))
+    _serve(_host_options(kind="dev", app=app, host=host, reload=True, discover=not no_discovery, **shared))
 
 
 @main.command()
@@ -204,16 +204,29 @@ def start(
 
 
 def _host_options(
-    *, retry_interval: float | None, no_poll: bool, poll_interval: float, max_steps: int, max_state: int, max_event: int, **more: Any
+    *,
+    retry_interval: float | None,
+    no_poll: bool,
+    poll_interval: float,
+    max_steps: int,
+    max_state: int,
+    max_event: int,
+    app: str | None,
+    children: int,
+    reload: bool = False,
+    **more: Any,
 ) -> HostOptions:
     from stepwell.engine.registry import Settings
     from stepwell.server.host import HostOptions
+    from stepwell.server.programs import Program, folder_of
 
+    programs = () if app is None else (Program(target=app, children=children, reload=folder_of(app) if reload else None),)
     retry_ms = None if retry_interval is None else int(retry_interval * 1000)
     return HostOptions(
         settings=Settings(retry_interval_ms=retry_ms, steps_max=max_steps, state_bytes_max=max_state),
         event_bytes_max=max_event,
         poll_s=None if no_poll else poll_interval,
+        programs=programs,
         **more,
     )
 

@@ -15,22 +15,19 @@ from typing import Any
 
 import msgspec
 import uvicorn
-import watchfiles
 
 from stepwell.drivers.connect import ConnectDriver
 from stepwell.drivers.connect.timing import timing_of
 from stepwell.drivers.endpoint import EndpointDriver
 from stepwell.drivers.gateway import Gateway
 from stepwell.drivers.http import HttpDriver
-from stepwell.drivers.process import ProcessDriver
 from stepwell.engine.endpoints import DRIVER
 from stepwell.engine.registry import Settings
-from stepwell.errors import ProtocolError, UsageError
+from stepwell.errors import UsageError
 from stepwell.net.addresses import is_public
 from stepwell.net.http_client import Pool
 from stepwell.protocol.connect import PATH as CONNECT_PATH
 from stepwell.protocol.events import EVENT_BYTES_MAX
-from stepwell.protocol.functions import parse_registration
 from stepwell.protocol.realtime import REQUEST_BYTES_MAX
 from stepwell.runtime.dispatcher import MakeCall
 from stepwell.runtime.node import Node
@@ -40,6 +37,7 @@ from stepwell.server.connect_gateway import ConnectGateway, SessionTokens
 from stepwell.server.discovery import Discovery
 from stepwell.server.ingest import Ingest
 from stepwell.server.inside import asked
+from stepwell.server.programs import Program, Programs
 from stepwell.server.sdk_api import SdkApi
 from stepwell.server.shapes import ACCOUNT_ID, ENVIRONMENT_ID
 from stepwell.store.sqlite import SqliteStore
@@ -59,8 +57,8 @@ GC_THRESHOLDS = (20_000, 20, 100)
 class HostOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What `stepwell dev` and `stepwell start` are told.
 
-    `kind` is `dev` or `cloud`; `app` (`module:name` or `file.py[:name]`) runs in `children` child processes, anew when its code changes
-    where `reload` is set; `poll_s` `None` means no polling. `public_requests_only`: requests of steps go to no private address.
+    `kind` is `dev` or `cloud`; `programs` are the apps that run in child processes; `poll_s` `None` means no polling.
+    `public_requests_only`: requests of steps go to no private address.
     `queued_max` and `queued_per_function_max` bound what may wait.
     `connect_port` `None` is the usual one, or a free one where that is taken or `port` is 0; `connect_url` is the gateway's address where
     workers reach it by another one.
@@ -71,9 +69,7 @@ class HostOptions(msgspec.Struct, frozen=True, kw_only=True):
     db: Path
     host: str = "127.0.0.1"
     port: int = 8288
-    app: str | None = None
-    children: int = 2
-    reload: bool = False
+    programs: tuple[Program, ...] = ()
     urls: tuple[str, ...] = ()
     discover: bool = False
     poll_s: float | None = None
@@ -121,22 +117,18 @@ async def run_host(options: HostOptions, say: Callable[[str], None] = print, on_
     workers_listener = _bound_for_workers(options)
     pool, outside = Pool(), Pool(as_browsers=True, allows=is_public if options.public_requests_only else None)
     driver = HttpDriver(pool, kind=options.kind, signing_keys=options.keys.signing_keys)
-    children: ProcessDriver | None = None
     connect = ConnectDriver(timing=timing, account_id=ACCOUNT_ID, environment_id=ENVIRONMENT_ID)
     endpoints = EndpointDriver(pool, kind=options.kind, signing_key=options.keys.signing_key)
     drivers: dict[str, MakeCall] = {"http": driver.call, "connect": connect.call, DRIVER: endpoints.call}
-    if options.app is not None:
-        children = ProcessDriver(
-            options.app,
-            children=options.children,
-            lock_path=Path(f"{options.db}.d") / "children.lock",
-            on_send=lambda body, seed: _store(server.ingest, body, seed),
-            on_api=lambda method, path, body: asked(server, options.keys, method, path, body),
-            on_registration=lambda body: _register(sdk_api, options, body, say),
-            on_problem=say,
-            say=say,
-        )
-        drivers["process"] = children.call
+    programs = Programs(
+        options.programs,
+        locks=Path(f"{options.db}.d"),
+        on_send=lambda body, seed: _store(server.ingest, body, seed),
+        on_api=lambda method, path, body: asked(server, options.keys, method, path, body),
+        on_registration=lambda registration: sdk_api.sync(registration, "process"),
+        say=say,
+    )
+    drivers["process"] = programs.call
     node = Node(
         SqliteStore(options.db),
         drivers=drivers,
@@ -190,12 +182,8 @@ async def run_host(options: HostOptions, say: Callable[[str], None] = print, on_
     try:
         await gateway.start(workers_listener)
         await http.ready.wait()
-        if children is not None:
-            started = asyncio.Event()
-            if options.reload:
-                watching.append(asyncio.create_task(_reload(children, started, options.app, say)))
-            await children.start()
-            started.set()
+        await programs.start()
+        watching += programs.watching
         address = f"http://{shown_host(options.host)}:{listener.getsockname()[1]}"
         say(f"Connect gateway for workers: {options.connect_url or f'ws://{shown_host(options.host)}:{gateway.port}{CONNECT_PATH}'}")
         say(f"Stepwell is ready: {address}")
@@ -212,8 +200,7 @@ async def run_host(options: HostOptions, say: Callable[[str], None] = print, on_
         for watch in watching:
             watch.cancel()
         gateway.drain()
-        if children is not None:
-            await children.stop(options.drain_s)
+        await programs.stop(options.drain_s)
         if not await node.drain(options.drain_s):
             say(f"{node.calls_out} calls did not come back within {options.drain_s:g} s; they are made again at the next start")
         node.realtime.hub.close("the server stops: connect again in a moment")
@@ -236,33 +223,12 @@ def _adopt_keys(options: HostOptions, say: Callable[[str], None]) -> None:
         say("The keys are read anew")
 
 
-async def _register(sdk_api: SdkApi, options: HostOptions, body: bytes, say: Callable[[str], None]) -> None:
-    """Take in what the children's app tells. One that may be mended while the server runs is said to be wrong; else the server ends."""
-    try:
-        await sdk_api.sync(parse_registration(body), "process")
-    except ProtocolError as error:
-        if not options.reload:
-            raise UsageError(f"{options.app} cannot be served: {error}") from None
-        say(f"{options.app} cannot be served as it is: {error}")
-
-
 async def _store(ingest: Ingest, body: bytes, seed: str) -> list[str]:
     """Store the events that a child sends. Raises `ProtocolError` for a bad one."""
     ids, error = await ingest.take(body, seed or None)
     if error is not None:
         raise error
     return list(ids)
-
-
-async def _reload(children: ProcessDriver, started: asyncio.Event, app: str | None, say: Callable[[str], None]) -> None:
-    """Start the children anew whenever a Python file beside the app changes, be it while they start for the first time."""
-    place = Path((app or "").partition(":")[0])
-    folder = place.resolve().parent if place.suffix == ".py" else Path.cwd()
-    async for changes in watchfiles.awatch(folder, watch_filter=watchfiles.PythonFilter()):
-        await started.wait()
-        names = ", ".join(sorted({Path(path).name for _, path in changes})[:3])
-        if await children.reload():
-            say(f"{names} changed: the app runs anew")
 
 
 def raise_file_limit() -> None:

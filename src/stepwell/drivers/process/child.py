@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from itertools import count
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from stepwell.drivers.base import CheckpointFn
+from stepwell.drivers.process.surroundings import PLAIN, Surroundings
 from stepwell.errors import Superseded
 from stepwell.net.frames import FrameConnection, adopt
 from stepwell.protocol.calls import Answer, CallRequest, Lost
@@ -42,8 +42,6 @@ from stepwell.protocol.frames import (
 )
 from stepwell.protocol.registration import refused_answer
 
-MAIN = "stepwell.sdk.child"
-"""The child's main: started by name, for drivers do not know the SDK."""
 PROBLEM_BYTES_MAX = 65_536
 LAST_WORDS_S = 1.0
 """How long the socket of a process that has ended is read."""
@@ -75,7 +73,7 @@ class CallInHand:
 class ChildProcess:
     """A child. `ready` is its registration, or its failure as `ChildFailed`; `ended` is set when the process is gone."""
 
-    def __init__(self, *, on_send: SendFn, on_api: ApiFn, on_change: Callable[[], None]) -> None:
+    def __init__(self, *, on_send: SendFn, on_api: ApiFn, on_change: Callable[[], None], surroundings: Surroundings = PLAIN) -> None:
         self._loop = asyncio.get_running_loop()
         self.ready: asyncio.Future[Json] = self._loop.create_future()
         self.ended = asyncio.Event()
@@ -84,7 +82,7 @@ class ChildProcess:
         self.draining = False
         self.pid = 0
         self.ping: int | None = None
-        self._on_send, self._on_api, self._on_change = on_send, on_api, on_change
+        self._on_send, self._on_api, self._on_change, self._surroundings = on_send, on_api, on_change, surroundings
         self._link = FrameConnection(self._take, self._on_closed)
         self._tasks: set[asyncio.Task[None]] = set()
         self._problem = b""
@@ -101,7 +99,7 @@ class ChildProcess:
         if lock_path is not None:
             arguments += ["--lock-path", str(lock_path)]
         try:
-            process = _started(arguments, (theirs.fileno(), problem_write))
+            process = self._surroundings.started(arguments, (theirs.fileno(), problem_write))
         except BaseException:
             ours.close()
             os.close(problem_read)
@@ -288,11 +286,6 @@ class ChildProcess:
             refusal = refusal_of(error)
             status, body = refusal.status, refused_answer(refusal.message, refusal.status)
         self._write(ApiReply(seq=asked.seq, status=status, body=body))
-
-
-def _started(arguments: list[str], fds: tuple[int, int]) -> subprocess.Popen[bytes]:
-    """The process: in a group of its own, so that a terminal's Ctrl-C reaches the server alone, which then drains it."""
-    return subprocess.Popen([sys.executable, "-m", MAIN, *arguments], stdin=subprocess.DEVNULL, pass_fds=fds, process_group=0)
 
 
 class ChildFailed(Exception):

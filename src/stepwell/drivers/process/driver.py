@@ -13,6 +13,7 @@ from typing import Any
 from stepwell.drivers.base import CheckpointFn
 from stepwell.drivers.process.child import ApiFn, CallInHand, ChildFailed, ChildProcess, SendFn
 from stepwell.drivers.process.lock import await_no_children
+from stepwell.drivers.process.surroundings import PLAIN, Surroundings
 from stepwell.errors import ProtocolError, StoreUnavailable, UsageError
 from stepwell.protocol.calls import Answer, CallRequest, Lost, Ops
 from stepwell.protocol.codec import Json
@@ -49,6 +50,7 @@ class ProcessDriver:
         on_api: ApiFn | None = None,
         on_registration: Callable[[Json], object] | None = None,
         on_problem: Callable[[str], object] | None = None,
+        surroundings: Surroundings = PLAIN,
         say: Callable[[str], None] = print,
     ) -> None:
         if children < 1:
@@ -56,6 +58,7 @@ class ProcessDriver:
         self._target, self._count, self._lock_path = target, children, None if lock_path is None else Path(lock_path)
         self._on_send, self._on_api = on_send or _no_events, on_api or _no_api
         self._on_registration, self._on_problem, self._say = on_registration, on_problem, say
+        self._surroundings = surroundings
         self._children: list[ChildProcess] = []
         self._old: set[ChildProcess] = set()
         self._homes: dict[str, ChildProcess] = {}
@@ -141,7 +144,7 @@ class ProcessDriver:
         raise failed
 
     def _child(self) -> ChildProcess:
-        return ChildProcess(on_send=self._on_send, on_api=self._on_api, on_change=self._place_waiting)
+        return ChildProcess(on_send=self._on_send, on_api=self._on_api, on_change=self._place_waiting, surroundings=self._surroundings)
 
     async def _started(self, child: ChildProcess, target: str) -> None:
         """Start it and wait until it is ready. Raises `ChildFailed`; the child is then being killed."""
