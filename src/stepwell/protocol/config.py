@@ -7,7 +7,7 @@ from typing import Literal
 import msgspec
 
 from stepwell.protocol.codec import Json
-from stepwell.protocol.queues import Consumer
+from stepwell.protocol.queues import Consumer, event_name
 
 TRIGGERS_MAX = 10
 CONCURRENCY_MAX = 2
@@ -43,6 +43,11 @@ class Trigger(_Config, frozen=True, kw_only=True, omit_defaults=True):
     cron: str | None = None
     jitter_ms: int | None = None
     catchup: Literal["last", "all"] | None = None
+
+    @property
+    def event_name(self) -> str | None:
+        """The name of the events that it wants, a queue's too; `None` for a cron line."""
+        return event_name(self.queue) if self.queue is not None else self.event
 
 
 class Concurrency(_Config, frozen=True, kw_only=True, omit_defaults=True):

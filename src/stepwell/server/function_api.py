@@ -144,7 +144,7 @@ def shown_function(function: Function) -> dict[str, Any]:
         "id": function.id,
         "name": row.name,
         "app": row.app_name,
-        "triggers": [trigger.event or trigger.cron for trigger in config.triggers],
+        "triggers": [trigger.event_name or trigger.cron for trigger in config.triggers],
         "paused": row.paused,
         "draining": row.draining,
         "version": row.version,

@@ -129,7 +129,7 @@ def function_shape(function: Function) -> dict[str, Any]:
         "triggers": [
             {"cron": trigger.cron}
             if trigger.cron is not None
-            else {"event": trigger.event, **({} if trigger.expression is None else {"expression": trigger.expression})}
+            else {"event": trigger.event_name, **({} if trigger.expression is None else {"expression": trigger.expression})}
             for trigger in function.config.triggers
         ],
         "config": decode(function.row.config),

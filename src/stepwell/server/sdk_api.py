@@ -78,7 +78,7 @@ class SdkApi:
                 "triggers": [
                     {"cron": trigger.cron}
                     if trigger.cron
-                    else {"event": trigger.event, **({"expression": trigger.expression} if trigger.expression else {})}
+                    else {"event": trigger.event_name, **({"expression": trigger.expression} if trigger.expression else {})}
                     for trigger in function.config.triggers
                 ],
                 "steps": [{"id": "step", "name": "step", "uri": function.config.url}],

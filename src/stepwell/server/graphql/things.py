@@ -38,7 +38,7 @@ def triggers_of(function: Function) -> list[dict[str, Any]]:
     return [
         {"type": "CRON", "value": trigger.cron, "condition": None}
         if trigger.cron is not None
-        else {"type": "EVENT", "value": trigger.event, "condition": trigger.expression}
+        else {"type": "EVENT", "value": trigger.event_name, "condition": trigger.expression}
         for trigger in function.config.triggers
     ]
 
