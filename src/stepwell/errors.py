@@ -13,6 +13,8 @@ Exception
     ├── StoreUnavailable      the outcome is unknown: retry, inputs are idempotent
     │   └── StoreFull         nothing was committed, for want of space: make room
     ├── StoreRefused          the database file cannot be used: locked, foreign, corrupt, full
+    │   └── StaleFence        the file was claimed by somebody newer
+    ├── SqlError              a statement of yours failed; nothing of its transaction is stored
     ├── CallError             user code could not be reached, or answered nonsense
     ├── NonRetriableError     raised by user code: do not try again
     ├── RetryAfterError       raised by user code: try again after a while
@@ -83,6 +85,18 @@ class StoreFull(StoreUnavailable):
 
 class StoreRefused(Error):
     """The database cannot be used as it is; nothing was changed in it."""
+
+
+class StaleFence(StoreRefused):
+    """The file was claimed with a greater fence: who has the smaller one changes nothing in it any more."""
+
+
+class SqlError(Error):
+    """A statement failed. The message is SQLite's, in Cloudflare's form; `code` its name, like `SQLITE_CONSTRAINT_UNIQUE`."""
+
+    def __init__(self, message: str, code: str = "SQLITE_ERROR") -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class CallError(Error):
