@@ -15,6 +15,7 @@ import stepwell
 from stepwell.cli import main
 from stepwell.sdk.app import _OPTIONS
 from stepwell.sdk.runs import RunHandle, SyncRunHandle
+from stepwell.sdk.sql import Database, Result, Statement
 from stepwell.sdk.tools import StepTools, SyncStepTools
 from stepwell.sdk.tools.infer import AiTools
 from stepwell.server.settings import shown_size
@@ -107,7 +108,8 @@ def limit_text(name: str, value: int) -> str:
                 plural = "s" if value != size and unit in ("day", "hour") else ""
                 return f"{value // size} {unit}{plural}"
     if "BYTES" in words:
-        return shown_size(value)
+        decimal = [f"{value // size} {unit}" for unit, size in (("GB", 10**9), ("MB", 10**6), ("KB", 10**3)) if value % size == 0]
+        return min([shown_size(value), *decimal], key=lambda text: int(text.split()[0]))
     return f"{value:,} characters" if "CHARS" in words else f"{value:,}"
 
 
@@ -127,7 +129,10 @@ def test_every_public_name_is_documented() -> None:
     code = " ".join(re.findall(r"`([^`]+)`", text))
     words = set(re.findall(r"\w+", code))
     tools = {
-        name for tool in (StepTools, SyncStepTools, AiTools, RunHandle, SyncRunHandle) for name in vars(tool) if not name.startswith("_")
+        name
+        for tool in (StepTools, SyncStepTools, AiTools, RunHandle, SyncRunHandle, Database, Statement, Result)
+        for name in vars(tool)
+        if not name.startswith("_")
     }
     missing = {*stepwell.__all__, *tools, *_OPTIONS} - words
     assert not missing, missing

@@ -10,12 +10,13 @@ from stepwell.errors import (
     ProtocolError,
     RetryAfterError,
     RunHasEnded,
+    SqlError,
     StepError,
     UsageError,
     WorkerDied,
 )
 from stepwell.sdk import VERSION as __version__
-from stepwell.sdk import ai
+from stepwell.sdk import ai, sql
 from stepwell.sdk.app import App
 from stepwell.sdk.batch import Message, MessageBatch
 from stepwell.sdk.connect import connect
@@ -72,6 +73,7 @@ __all__ = [
     "RunHasEnded",
     "Signal",
     "Singleton",
+    "SqlError",
     "StepError",
     "SyncContext",
     "SyncFailureContext",
@@ -90,4 +92,5 @@ __all__ = [
     "serve",
     "serve_django",
     "serve_wsgi",
+    "sql",
 ]

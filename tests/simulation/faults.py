@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from stepwell.engine.view import Changes, Selection, View
 from stepwell.errors import Conflict, StoreFull, StoreUnavailable
 from stepwell.store.base import Reader, Store, Transaction
+from stepwell.store.databases import Databases
 
 
 class Luck:
@@ -37,6 +38,11 @@ class FaultyStore:
     async def close(self) -> None:
         """Close the store."""
         await self._store.close()
+
+    @property
+    def databases(self) -> Databases:
+        """Users' databases, which are no part of its transactions."""
+        return self._store.databases
 
     @property
     def reader(self) -> Reader:

@@ -195,6 +195,27 @@ async def sends() -> None:
     assert_type(app.send_sync("shop/a"), list[str])
 
 
+async def stores() -> None:
+    """Databases."""
+    db = app.sql("jobs")
+    assert_type(db, stepwell.sql.Database)
+    statement = db.prepare("SELECT * FROM jobs WHERE id = ?").bind(1, 1.5, "x", b"x", None, True)
+    assert_type(statement, stepwell.sql.Statement)
+    rows = await statement.all()
+    assert_type((rows, await statement.run()), tuple[stepwell.sql.Result, stepwell.sql.Result])
+    assert_type([row for row in rows], list[dict[str, Any]])  # noqa: C416
+    assert_type((rows.results, rows.meta.changes, len(rows), rows[0]), tuple[list[dict[str, Any]], int, int, dict[str, Any]])
+    assert_type(await statement.first(), dict[str, Any] | None)
+    assert_type(await statement.first("id"), Any)
+    assert_type(await statement.raw(column_names=True), list[list[Any]])
+    assert_type(await db.batch([statement, statement]), list[stepwell.sql.Result])
+    assert_type((await db.exec("SELECT 1")).count, int)
+    assert_type((statement.all_sync(), statement.first_sync()), tuple[stepwell.sql.Result, dict[str, Any] | None])
+    db.prepare(1)  # type: ignore[arg-type]
+    statement.bind([1])  # type: ignore[arg-type]
+    await db.batch(["SELECT 1"])  # type: ignore[list-item]
+
+
 async def works() -> None:
     """A worker in this process."""
     async with stepwell.connect(app, url="https://jobs.example", max_concurrency=5) as worker:

@@ -40,6 +40,7 @@ EXPORTED = {
     "RunHasEnded",
     "Signal",
     "Singleton",
+    "SqlError",
     "StepError",
     "SyncContext",
     "SyncFailureContext",
@@ -58,6 +59,7 @@ EXPORTED = {
     "serve",
     "serve_django",
     "serve_wsgi",
+    "sql",
 }
 
 

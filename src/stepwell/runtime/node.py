@@ -51,6 +51,7 @@ from stepwell.runtime.realtime import Realtime
 from stepwell.runtime.requests import Perform, Requests
 from stepwell.runtime.timekeeper import Timekeeper
 from stepwell.store.base import Reader, Store
+from stepwell.store.databases import Databases
 
 GROUP_MAX = 256
 """Inputs in one group."""
@@ -208,6 +209,11 @@ class Node:
     def reader(self) -> Reader:
         """Queries."""
         return self._store.reader
+
+    @property
+    def databases(self) -> Databases:
+        """Users' own databases."""
+        return self._store.databases
 
     @property
     def calls_out(self) -> int:

@@ -40,6 +40,7 @@ from stepwell.sdk.options import (
 )
 from stepwell.sdk.queues import Queue
 from stepwell.sdk.runs import RunHandle, SyncRunHandle, checked_id
+from stepwell.sdk.sql import Database
 from stepwell.sdk.step import Step
 from stepwell.sdk.way import Way
 
@@ -204,6 +205,10 @@ class App:
     def kv(self, name: str) -> Kv:
         """A key-value namespace of this name: the same one for every app of the server."""
         return Kv(self, name)
+
+    def sql(self, name: str) -> Database:
+        """A SQL database of this name: `await app.sql("jobs").prepare("SELECT * FROM jobs WHERE id = ?").bind(1).first()`."""
+        return Database(self, name)
 
     def cron(
         self,

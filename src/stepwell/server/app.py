@@ -36,6 +36,7 @@ from stepwell.server.realtime_api import RealtimeApi
 from stepwell.server.realtime_tokens import Tokens
 from stepwell.server.run_api import RunApi
 from stepwell.server.sdk_api import SdkApi
+from stepwell.server.sql_api import SqlApi
 from stepwell.server.v2_api import V2Api
 
 ANY_ORIGIN = (b"access-control-allow-origin", b"*")
@@ -75,6 +76,7 @@ class Server:
         routes += QueueApi(node, keys).routes(signed)
         routes += KvApi(node).routes(signed)
         routes += RealtimeApi(node, keys, self.tokens).routes(signed)
+        routes += SqlApi(node).routes(signed)
         if connect is not None:
             workers = ConnectApi(node, connect)
             routes += workers.routes(signed)

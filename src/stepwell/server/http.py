@@ -8,7 +8,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from stepwell.errors import CallError, Error, NotFound, ProtocolError, RunHasEnded, StoreFull, StoreUnavailable, UsageError
+from stepwell.errors import CallError, Error, NotFound, ProtocolError, RunHasEnded, SqlError, StoreFull, StoreUnavailable, UsageError
 from stepwell.protocol.codec import canonical
 from stepwell.protocol.durations import format_date
 
@@ -86,7 +86,7 @@ def status_of(error: Exception) -> int:
     match error:
         case ProtocolError():
             return error.status
-        case UsageError():
+        case UsageError() | SqlError():
             return 400
         case NotFound():
             return 404
@@ -106,7 +106,7 @@ def error_response(error: Exception) -> Response:
     """An error as the APIs give it: `{"error", "data", "status"}`, with a `code` where it has a stable name."""
     status = status_of(error)
     told = {"error": str(error), "data": None, "status": status}
-    if isinstance(error, ProtocolError) and error.code is not None:
+    if isinstance(error, ProtocolError | SqlError) and error.code is not None:
         told["code"] = error.code
     return json_response(told, status)
 

@@ -34,6 +34,7 @@ from stepwell.engine.model import (
 )
 from stepwell.engine.model_primitives import Delivery, KvEntry, Message, Queue
 from stepwell.engine.view import Changes, Selection, View
+from stepwell.store.databases import Databases
 
 
 class Transaction(Protocol):
@@ -300,6 +301,11 @@ class Store(Protocol):
     @property
     def reader(self) -> Reader:
         """Queries beside the transactions; they see what is committed."""
+        ...
+
+    @property
+    def databases(self) -> Databases:
+        """Users' own databases, which lie beside it and end with it."""
         ...
 
     async def open(self) -> None:

@@ -38,6 +38,7 @@ from stepwell.engine.view import Changes, Selection, View
 from stepwell.errors import Conflict
 from stepwell.protocol.ids import ulid_ms
 from stepwell.store.base import Catalogue, EventPlace, QueueDepth, Reader, RunOrder, RunPage, RunPlace, RunWalk, Transaction
+from stepwell.store.databases import Databases
 
 
 class MemoryStore:
@@ -46,12 +47,14 @@ class MemoryStore:
     def __init__(self) -> None:
         self.tables = Tables()
         self.commits = 0
+        self.databases = Databases(None)
 
     async def open(self) -> None:
         """Nothing to open."""
 
     async def close(self) -> None:
-        """Nothing to let go of: the rows stay for whoever opens the store again, as a file would."""
+        """Let go of users' databases, which are files all the same; the rows stay for whoever opens the store again."""
+        await self.databases.close()
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:

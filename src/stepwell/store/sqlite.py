@@ -24,6 +24,7 @@ from stepwell.engine.tables import SCAN_TABLE, SPECS
 from stepwell.engine.view import Changes, Scan, Selection, View
 from stepwell.errors import Conflict, StoreFull, StoreRefused, StoreUnavailable
 from stepwell.store.base import Reader, Transaction
+from stepwell.store.databases import Databases
 from stepwell.store.resident import Resident
 from stepwell.store.sqlite_files import APPLICATION_ID, DataDirectory, checked_file
 from stepwell.store.sqlite_reader import SqliteReader
@@ -60,6 +61,7 @@ class SqliteStore:
     def __init__(self, path: str | Path, *, readers: int = 2) -> None:
         self.path = Path(path)
         self._readers = readers
+        self.databases = Databases(Path(f"{path}.sql"))
         self._directory = DataDirectory(self.path)
         self._writer: _Writer | None = None
         self._reader: SqliteReader | None = None
@@ -79,7 +81,8 @@ class SqliteStore:
             raise
 
     async def close(self) -> None:
-        """End the threads and let go of the file."""
+        """End the threads and let go of the files."""
+        await self.databases.close()
         if self._reader is not None:
             self._reader.close()
             self._reader = None

@@ -90,6 +90,7 @@ class UserDatabase:
         self._deadline: Deadline | None = None
         self._fence: int | None = None
         self._savepoints = 0
+        self._is_stopped = False
         try:
             self._connection = sqlite3.connect(
                 self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False, cached_statements=STATEMENTS_KEPT
@@ -123,6 +124,10 @@ class UserDatabase:
             connection.setconfig(sqlite3.SQLITE_DBCONFIG_DEFENSIVE, True)
         connection.set_progress_handler(self._is_late, STEPS_BETWEEN_LOOKS)
         connection.set_authorizer(self._may)
+
+    def interrupt(self) -> None:
+        """Have every statement fail from now on, the one that is under way too. From any thread."""
+        self._is_stopped = True
 
     def close(self) -> None:
         """Take back what is open, and let go of the file."""
@@ -303,7 +308,7 @@ class UserDatabase:
             raise self._told(error, sql) from None
 
     def _told(self, error: sqlite3.Error | sqlite3.Warning, sql: str) -> SqlError:
-        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT and self._deadline is not None:
+        if self._deadline is not None and self._deadline.passed and getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
             return failures.stopped(self._deadline.limit_s)
         return failures.told(error, sql, self._problem_of)
 
@@ -326,7 +331,7 @@ class UserDatabase:
         return sqlite3.SQLITE_OK if self._is_ours else policy.allowed(action, first, second, database, trigger)
 
     def _is_late(self) -> bool:
-        return self._deadline is not None and self._deadline.passed
+        return not self._is_ours and (self._is_stopped or (self._deadline is not None and self._deadline.passed))
 
 
 def _checked(sql: str) -> tuple[Statement, ...]:

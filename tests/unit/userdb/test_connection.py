@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from stepwell.errors import SqlError, StaleFence, StoreRefused
-from stepwell.userdb import ACTORS, DATABASES, Deadline, Rows, Rules, UserDatabase, limits, policy
+from stepwell.userdb import limits, policy
+from stepwell.userdb.binding import ACTORS, DATABASES, Rules
+from stepwell.userdb.connection import Deadline, Rows, UserDatabase
 
 
 @pytest.fixture
