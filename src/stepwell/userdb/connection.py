@@ -42,8 +42,8 @@ _METADATA = "CREATE TABLE IF NOT EXISTS _cf_METADATA (key TEXT PRIMARY KEY, valu
 _THINGS = """
     SELECT type, name
     FROM sqlite_schema
-    WHERE name NOT LIKE '\\_cf\\_%' ESCAPE '\\' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND type IN ('table', 'view')
-    ORDER BY type = 'table', sql NOT LIKE 'CREATE VIRTUAL%', rowid
+    WHERE name NOT LIKE '\\_cf\\_%' ESCAPE '\\' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND type IN ('trigger', 'view', 'table')
+    ORDER BY type <> 'trigger', type <> 'view', sql NOT LIKE 'CREATE VIRTUAL%', rowid
     LIMIT 1
 """
 
@@ -231,7 +231,7 @@ class UserDatabase:
     def clear(self) -> None:
         """Drop all that users have made, in the open transaction; what is ours stays."""
         self.own("PRAGMA defer_foreign_keys = ON")
-        # One at a time: dropping a virtual table drops those that are its insides.
+        # One at a time: dropping a virtual table drops those that are its insides. Triggers first: no user's code runs with our rights.
         while found := self.own(_THINGS):
             ((kind, name),) = found
             quoted = name.replace('"', '""')
@@ -348,6 +348,9 @@ def _checked(sql: str) -> tuple[Statement, ...]:
     for statement in wanted:
         if statement.keyword in _TRANSACTIONS:
             raise SqlError(failures.TRANSACTIONS)
+        # SQLite asks what a trigger, a view or a foreign key names only when it is used, and that may be by a statement of ours.
+        if any(policy.is_own(name) for name in statement.defines):
+            raise SqlError(failures.NOT_AUTHORIZED, "SQLITE_AUTH")
         if statement.variables and statement is not wanted[-1]:
             raise SqlError(failures.LAST_ONLY)
     return wanted

@@ -14,6 +14,7 @@ TRANSACTIONS = (
 NO_STATEMENT = "SQL code did not contain a statement."
 WRONG_COUNT = "Wrong number of parameter bindings for SQL query."
 LAST_ONLY = "When executing multiple SQL statements in a single call, only the last statement can have parameters."
+NOT_AUTHORIZED = "not authorized: SQLITE_AUTH"
 TOO_LONG = "statement too long: SQLITE_TOOBIG"
 
 

@@ -27,9 +27,13 @@ _NEXT = (
     (4, 4, 4, 4, 4, 4, 0),  # 6 after its END
 )
 
+_DEFINES = frozenset(["CREATE", "ALTER"])
+_NAMES = frozenset(["word", "quoted", "string"])
+"""Kinds of tokens that may name something: SQLite takes a text in single quotes for a name where only a name may stand."""
+
 
 class Statement(msgspec.Struct, frozen=True, kw_only=True):
-    """One statement.
+    """One statement. `defines` has the names that stand in one that makes or alters something, texts in quotes among them.
 
     `text` has what stands before it (white space, comments) and its `;`. `keyword` is its first word, in capitals. `variables` is how
     many values it takes; `positional` is the text with named parameters as numbered ones, for values that are bound by their place.
@@ -39,6 +43,7 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True):
     keyword: str
     variables: int
     positional: str
+    defines: tuple[str, ...] = ()
 
 
 @functools.lru_cache(TEXTS_KEPT)
@@ -66,11 +71,13 @@ def _statement(sql: str, begin: int, end: int, taken: list[Token]) -> Statement:
         if token.text[0] != "?":
             parts += [sql[place : token.start], f"?{number}"]
             place = token.end
+    keyword = taken[0].text.upper()
     return Statement(
         text=sql[begin:end],
-        keyword=taken[0].text.upper(),
+        keyword=keyword,
         variables=max((number for _, number in numbers), default=0),
         positional="".join([*parts, sql[place:end]]),
+        defines=tuple({token.name for token in taken if token.kind in _NAMES}) if keyword in _DEFINES else (),
     )
 
 

@@ -42,8 +42,8 @@ class Token(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What an identifier names, without its quotes."""
-        if self.kind != "quoted":
+        """What an identifier names, without its quotes; a text likewise."""
+        if self.kind not in ("quoted", "string"):
             return self.text
         mark = self.text[0]
         return self.text[1:-1] if mark == "[" else self.text[1:-1].replace(mark * 2, mark)

@@ -199,7 +199,15 @@ def test_statements_of_ours_are_not_a_way_around(db: UserDatabase) -> None:
     db.claim(7)
     assert db.own("SELECT value FROM _cf_METADATA WHERE key = 'fence'") == [(7,)]
     assert "prohibited" in refused(db, "SELECT value FROM _cf_METADATA WHERE key = 'fence'")
-    assert "prohibited" in refused(db, "CREATE VIEW v AS SELECT * FROM _cf_METADATA; SELECT * FROM v")
+    for hidden in (
+        "CREATE VIEW v AS SELECT * FROM _cf_METADATA",
+        "CREATE TRIGGER spy AFTER DELETE ON t BEGIN DELETE FROM [_cf_METADATA]; END",
+        'CREATE TABLE held (k REFERENCES "_CF_METADATA" (value))',
+        "CREATE TABLE held (k REFERENCES '_cf_METADATA' ON DELETE RESTRICT)",
+        "ALTER TABLE t ADD COLUMN k REFERENCES `_cf_METADATA`",
+    ):
+        assert refused(db, hidden) == "not authorized: SQLITE_AUTH"
+    assert ask(db, "SELECT name FROM sqlite_schema WHERE name NOT LIKE '_cf_%' AND name = 't'").rows == [("t",)]
     spy = "CREATE TRIGGER spy AFTER INSERT ON t BEGIN UPDATE _cf_METADATA SET value = 0; END; INSERT INTO t (id) VALUES (5)"
     assert refused(db, spy).endswith("SQLITE_AUTH")
     assert db.own("SELECT value FROM _cf_METADATA") == [(7,)]
@@ -426,7 +434,8 @@ def test_clearing_leaves_what_is_ours(db: UserDatabase) -> None:
     """Tables that refer to each other, views, full-text tables, names with quotes."""
     db.claim(1)
     ask(db, "INSERT INTO t (id, p) VALUES (1, 1); CREATE VIEW v AS SELECT 1; CREATE VIRTUAL TABLE f USING fts5(x); ANALYZE")
-    ask(db, 'CREATE TABLE "a""b" (x REFERENCES t); INSERT INTO "a""b" VALUES (1)')
+    ask(db, 'CREATE TABLE "a""b" (x REFERENCES t ON DELETE CASCADE); INSERT INTO "a""b" VALUES (1)')
+    ask(db, 'CREATE TRIGGER e AFTER DELETE ON "a""b" BEGIN SELECT raise(ABORT, \'a trigger has run\'); END')
     with db.transaction():
         db.own("CREATE TABLE _cf_KV (k)")
         db.clear()
