@@ -22,6 +22,7 @@ from stepwell.engine.model import EventRow, Schedule, Timer, TimerKind
 from stepwell.engine.registry import Function, Registry
 from stepwell.engine.selection import cron_of
 from stepwell.engine.view import Select, Selection, View
+from stepwell.protocol.cloudflare_cron import CloudflareCron
 from stepwell.protocol.config import FunctionConfig, Trigger
 from stepwell.protocol.cron import parse_cron
 from stepwell.protocol.durations import format_date
@@ -59,6 +60,9 @@ def last_tick_ms(cron: str, until_ms: int) -> int | None:
 def _tick(cron: str, second: int, *, reverse: bool) -> int | None:
     """The tick next to a second. Many functions have the same line, and are due together."""
     parsed = parse_cron(cron)
+    if parsed.is_cloudflares:
+        ticks = CloudflareCron(parsed.line)
+        return ticks.last_ms(second * 1000 - 1) if reverse else ticks.next_ms(second * 1000)
     moment = datetime.fromtimestamp(second, ZoneInfo(parsed.zone))
     found = next(CronSim(parsed.line, moment, reverse=reverse), None)
     return None if found is None else int(found.timestamp()) * 1000

@@ -1,4 +1,4 @@
-"""Cron lines as the protocol takes them (inngest-protocol §3.4): five fields, perhaps behind a time zone.
+"""Cron lines as the protocol takes them (inngest-protocol §3.4): five fields, perhaps behind a time zone, or Cloudflare's behind a mark.
 
 It checks and normalises the text; which ticks follow is the engine's to compute.
 """
@@ -13,7 +13,10 @@ import msgspec
 from cronsim import CronSim, CronSimError
 
 from stepwell.errors import ProtocolError
+from stepwell.protocol.cloudflare_cron import CloudflareCron
 
+CLOUDFLARE = "CLOUDFLARE "
+"""The mark of a line in Cloudflare's syntax, which counts days of the week otherwise and has L, W and #: `CLOUDFLARE 0 18 * * 6L`."""
 UTC_ZONE = "UTC"
 _ANY_TIME = datetime(2000, 1, 1, tzinfo=UTC)
 _ZONE = re.compile(r"(?:CRON_)?TZ=(\S+)\s+(.*)", re.DOTALL)
@@ -39,17 +42,27 @@ _FIELDS = (
 
 
 class Cron(msgspec.Struct, frozen=True):
-    """A checked line: the zone's name, and five fields with `*`, numbers, ranges, steps over ranges and lists, nothing else."""
+    """A checked line: the zone's name, and five fields with `*`, numbers, ranges, steps over ranges and lists, nothing else.
+
+    One in Cloudflare's syntax is as it was written, always in UTC.
+    """
 
     zone: str
     line: str
+    is_cloudflares: bool = False
 
 
 def parse_cron(text: str) -> Cron:
     """The parts of a cron line, `?` written as `*`, names as numbers. Raises `ProtocolError` naming the field that is wrong."""
+    if text.startswith(CLOUDFLARE):
+        line = text.removeprefix(CLOUDFLARE).strip()
+        CloudflareCron(line)
+        return Cron(UTC_ZONE, line, is_cloudflares=True)
     match = _ZONE.fullmatch(text.strip())
     zone, line = (match[1], match[2]) if match is not None else (UTC_ZONE, text)
     _check_zone(zone, text)
+    if line.startswith(CLOUDFLARE):
+        raise ProtocolError(f"cron {text!r}: lines in Cloudflare's syntax are in UTC: leave TZ={zone} away")
     fields = line.upper().split()
     if len(fields) != len(_FIELDS):
         hint = "; write @daily and its like out" if line.strip().startswith("@") else ""
