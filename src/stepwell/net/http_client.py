@@ -15,6 +15,8 @@ from collections.abc import Iterable, Mapping
 from types import TracebackType
 from urllib.parse import urljoin
 
+import msgspec
+
 from stepwell.errors import UsageError
 from stepwell.net.addresses import Allows
 from stepwell.net.content_encoding import decoded
@@ -65,7 +67,8 @@ class Pool:
     `bytes_max` bounds an answer's body, as sent and as decoded. `read_s` bounds the silence within a call (`None`: only the call's
     own time limit does). `idle_s` and `idle_max` bound what is kept open unused. Callers beyond `connections_per_host_max` wait,
     first come first served. `environ` is where the proxies are looked up; `tls` replaces the usual certificate checks.
-    Redirects keep method and body, unless they are followed `as_browsers` do. `allows` says which addresses may be connected to.
+    Redirects keep method and body, unless they are followed `as_browsers` do, and are at most `redirects_max`. `allows` says which
+    addresses may be connected to.
     """
 
     def __init__(
@@ -80,9 +83,10 @@ class Pool:
         environ: Mapping[str, str] = os.environ,
         tls: ssl.SSLContext | None = None,
         as_browsers: bool = False,
+        redirects_max: int = REDIRECTS_MAX,
         allows: Allows | None = None,
     ) -> None:
-        self._as_browsers, self._allows = as_browsers, allows
+        self._as_browsers, self._redirects_max, self._allows = as_browsers, redirects_max, allows
         self._bytes_max, self._connect_s, self._read_s = bytes_max, connect_s, read_s
         self._idle_s, self._idle_max, self._per_host_max = idle_s, idle_max, connections_per_host_max
         self._proxies, self._tls = Proxies(environ), tls
@@ -95,9 +99,17 @@ class Pool:
         self._all_gone: asyncio.Event | None = None
 
     async def request(
-        self, method: str, url: str, *, headers: Headers = (), body: bytes = b"", timeout_s: float = 60.0, resend: bool = True
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Headers = (),
+        body: bytes = b"",
+        timeout_s: float = 60.0,
+        resend: bool = True,
+        follow: bool = True,
     ) -> Response:
-        """Send a request, following redirects. Raises `HttpError`, naming the URL and the cause.
+        """Send a request, following redirects unless `follow` is off. Raises `HttpError`, naming the URL and the cause.
 
         `timeout_s` bounds the whole: waiting for a connection, opening it, and the answer to its last byte. A cancelled call's
         connection is closed. Raises `UsageError` for a URL or a header that cannot be sent.
@@ -109,10 +121,10 @@ class Pool:
         pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
         target = self._target(url)
         try:
-            for _ in range(REDIRECTS_MAX + 1):
+            for hops in range(self._redirects_max + 1):
                 response = await self._exchange(method, target, _head(method, target, pairs, body), body, deadline, resend=resend)
-                if response.status not in REDIRECTS or "location" not in response.headers:
-                    return response
+                if not follow or response.status not in REDIRECTS or "location" not in response.headers:
+                    return response if not hops else msgspec.structs.replace(response, url=url)
                 if self._as_browsers and response.status in REDIRECTS_TO_GET and method not in ("GET", "HEAD"):
                     method, body = "GET", b""
                     pairs = [(name, value) for name, value in pairs if not name.lower().startswith("content-")]
@@ -124,7 +136,7 @@ class Pool:
                     raise NotHttp(f"the answer redirects to where nobody can go: {error}") from None
                 if target.origin != left:
                     pairs = [(name, value) for name, value in pairs if name.lower() not in OF_ONE_ORIGIN]
-            raise Unreachable(f"more than {REDIRECTS_MAX} redirects")
+            raise Unreachable(f"more than {self._redirects_max} redirects")
         except HttpError as error:
             raise type(error)(f"{method} {target.shown}: {error}") from error.__cause__
         except TimeoutError:

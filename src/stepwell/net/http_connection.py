@@ -23,11 +23,15 @@ JOINED_BODY_BYTES_MAX = 64 * 1024
 
 
 class Response(msgspec.Struct, frozen=True):
-    """An answer. Header names are in lower case, repeated ones joined by commas; the body is whole and not compressed."""
+    """An answer. Header names are in lower case, repeated ones joined by commas; the body is whole and not compressed.
+
+    `url` is where it came from, where redirects have led to another address than the one asked for.
+    """
 
     status: int
     headers: dict[str, str]
     body: bytes
+    url: str = ""
 
 
 class Stale(Exception):

@@ -486,6 +486,27 @@ def test_a_redirect_loop_ends(run: Run) -> None:
     assert message.endswith("more than 5 redirects") and len(peer.requests) == 6
 
 
+def test_redirects_may_be_left_to_the_caller(run: Run) -> None:
+    """The answer is given as it is; one that was followed says where it came from."""
+
+    async def main() -> None:
+        async with Peer(answering(answer(b"", "302 Found", "location: /there"), answer(b"there"))) as peer, pool() as client:
+            left = await client.request("GET", f"{peer.url}/x", follow=False)
+            assert (left.status, left.headers["location"], left.url) == (302, "/there", "")
+            assert (await client.request("GET", f"{peer.url}/x")).url == ""
+        async with Peer(answering(answer(b"", "302 Found", "location: /there"), answer(b"there"))) as peer, pool() as client:
+            assert (await client.request("GET", f"{peer.url}/x")).url == f"{peer.url}/there"
+
+    run(main())
+
+
+def test_how_many_redirects_are_followed_can_be_said(run: Run) -> None:
+    """One more than that is refused."""
+    script = answering(answer(b"", "302 Found", "location: /loop"))
+    message, peer = refused(run, script, Unreachable, path="/loop", redirects_max=8)
+    assert message.endswith("more than 8 redirects") and len(peer.requests) == 9
+
+
 @pytest.mark.parametrize("location", ["ftp://example.com/", "http://[", "http://h:99999/", "mailto:x@y"])
 def test_a_redirect_to_nowhere(run: Run, location: str) -> None:
     """It is the answer's fault, not the caller's."""
