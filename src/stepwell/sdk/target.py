@@ -19,13 +19,17 @@ def load_app(target: str) -> App:
     Raises `UsageError` with a sentence; for code that fails while it is imported, with its traceback.
     """
     place, name = _split(target)
+    return _app_of(load_module(place), place, name)
+
+
+def load_module(place: str) -> ModuleType:
+    """Import a file or a module. Raises `UsageError` as `load_app` does."""
     try:
-        module = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
+        return _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
     except UsageError as error:
         raise UsageError(f"{error}{_users_line(error)}") from error
     except (Exception, SystemExit) as error:
         raise UsageError(f"{place} could not be imported:\n\n{_users_traceback(error)}") from error
-    return _app_of(module, place, name)
 
 
 def _split(target: str) -> tuple[str, str]:

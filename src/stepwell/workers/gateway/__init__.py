@@ -1,0 +1,1 @@
+"""ASGI and WSGI applications as what a Worker's `fetch` answers with."""
