@@ -394,7 +394,8 @@ class World:
             self.inbox += [SpansTold(run_id, tuple(told))] * self.chance.randint(1, 2)
 
     def _signal(self) -> None:
-        self.inbox.append(SignalSent("go", b"1"))
+        keep_until_ms = self.clock.ms + 60_000 if self.chance.random() < 0.3 else None
+        self.inbox.append(SignalSent("go", b"1", keep_until_ms))
 
     def _invoke(self) -> None:
         """Somebody starts one function by name; the request is tried twice now and then."""

@@ -15,10 +15,11 @@ from stepwell.engine.decision import Decision
 from stepwell.engine.ending import settle
 from stepwell.engine.inputs import CallAnswered, StepsCheckpointed
 from stepwell.engine.lanes import Lanes
+from stepwell.engine.mail import select_kept
 from stepwell.engine.metadata import notes_of_ops, select_notes_of_ops
 from stepwell.engine.model import Item, RunStatus
 from stepwell.engine.registry import Registry
-from stepwell.engine.resume import signal_name
+from stepwell.engine.resume import signal_name, signal_of
 from stepwell.engine.steps import ADVANCES, memo_of, no_such_op
 from stepwell.engine.timing import backoff_ms
 from stepwell.engine.view import Select, Selection, View
@@ -57,7 +58,7 @@ def select_call(answered: CallAnswered) -> list[Selection]:
             if op.id:
                 selections.append(Select("steps", (answered.run_id, op.id)))
             if op.op == "WaitForSignal":
-                selections.append(Select("names", signal_name(op)))
+                selections += [Select("names", signal_name(op)), select_kept(signal_of(op))]
         selections += select_notes_of_ops(answered.run_id, answered.answer.ops)
     else:
         step_id = answered.item_id.removeprefix(f"{answered.run_id}-").removesuffix("-plan")

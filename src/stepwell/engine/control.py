@@ -12,12 +12,12 @@ from stepwell.engine.ending import settle
 from stepwell.engine.events import event_body, stored
 from stepwell.engine.flow.scheduling import Wish, ask_at_once, remembered, unbatched
 from stepwell.engine.inputs import FunctionInvoked, InputSetAside, RunCancelled, SignalSent
+from stepwell.engine.mail import keep, select_kept
 from stepwell.engine.model import RunStatus, SetAside
 from stepwell.engine.registry import Registry
-from stepwell.engine.resume import resume
+from stepwell.engine.resume import resume, signal_memo
 from stepwell.engine.view import Select, Selection, View
-from stepwell.errors import NotFound, RunHasEnded
-from stepwell.protocol.codec import text
+from stepwell.errors import NotFound, ProtocolError, RunHasEnded
 from stepwell.protocol.ids import run_ulid
 
 
@@ -82,20 +82,25 @@ def on_function_invoked(registry: Registry, view: View, invoked: FunctionInvoked
 
 
 def select_signal(sent: SignalSent) -> list[Selection]:
-    """Who has the signal's name, with the step that waits."""
-    return [Select("names", f"signal/{sent.signal}", ("owner",))]
+    """Who has the signal's name, with the step that waits; what is kept of it, where this one may be."""
+    selections: list[Selection] = [Select("names", f"signal/{sent.signal}", ("owner",))]
+    return selections if sent.keep_until_ms is None else [*selections, select_kept(sent.signal)]
 
 
 def on_signal_sent(registry: Registry, view: View, sent: SignalSent, now_ms: int) -> list[Command | Effect]:
-    """The step that waits for the signal ends with it. Replies with the run's id, or `None` where nobody waits (§5.5)."""
+    """The step that waits for the signal ends with it. Replies with the run's id, or `None` where nobody waits (§5.5): it may be kept."""
     name = view.name(f"signal/{sent.signal}")
     if name is None:
-        return [Reply(None)]
+        if sent.keep_until_ms is None:
+            return [Reply(None)]
+        try:
+            return [*keep(view, sent, now_ms), Reply(None)]
+        except ProtocolError as error:
+            return [Refuse(error)]
     run = view.run(name.run_id)
     assert run is not None and run.ended_ms is None, f"{name.id} has outlived its run"
     decision = Decision(registry, view, now_ms)
-    memo = b'{"data":{"data":' + sent.data + b',"signal":' + text(sent.signal) + b"}}"
-    resume(advance_of(decision, run), name.ref, memo, job="-signal")
+    resume(advance_of(decision, run), name.ref, signal_memo(sent.signal, sent.data), job="-signal")
     return [*settle(decision), Reply(run.id)]
 
 

@@ -24,9 +24,10 @@ from stepwell.engine.events import event_body, stored
 from stepwell.engine.flow.scheduling import Wish, refused, remembered
 from stepwell.engine.inputs import EndpointFound, SyncRunBegun, SyncStepsTold
 from stepwell.engine.lanes import lane_id
+from stepwell.engine.mail import select_kept
 from stepwell.engine.model import AppRow, FunctionRow, Item, Json, Run, RunStatus, Timer
 from stepwell.engine.registry import Function, Registry
-from stepwell.engine.resume import signal_name
+from stepwell.engine.resume import signal_name, signal_of
 from stepwell.engine.run import item_timer, new_item
 from stepwell.engine.steps import ADVANCES, memo_of, no_such_op
 from stepwell.engine.steps.run_complete import result_of
@@ -112,7 +113,7 @@ def select_report(run_id: str, ops: Sequence[Op]) -> list[Selection]:
         Select("runs", run_id, ("lane", "invoker")),
         Select("timers", session_id(run_id)),
         *(Select("steps", (run_id, op.id)) for op in ops if op.id),
-        *(Select("names", signal_name(op)) for op in ops if op.op == "WaitForSignal"),
+        *(select for op in ops if op.op == "WaitForSignal" for select in (Select("names", signal_name(op)), select_kept(signal_of(op)))),
     ]
 
 

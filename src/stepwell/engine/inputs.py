@@ -183,10 +183,11 @@ class FunctionInvoked(Input, frozen=True):
 
 
 class SignalSent(Input, frozen=True):
-    """A signal, for the step that waits for its name. `data` is canonical JSON."""
+    """A signal, for the step that waits for its name, or that will until `keep_until_ms`. `data` is canonical JSON."""
 
     signal: str
     data: Json
+    keep_until_ms: int | None = None
 
 
 class RunsCancelled(Input, frozen=True):

@@ -13,10 +13,12 @@ from stepwell.engine.ending import LIFECYCLE_NAMES
 from stepwell.engine.flow.keys import DRAIN, THROTTLE, of_calls, of_runs
 from stepwell.engine.flow.scheduling import batch_run_id
 from stepwell.engine.flow.singleton import SINGLETON
+from stepwell.engine.mail import NAMESPACE
 from stepwell.engine.model import DeferStatus, LaneState, RunStatus, StepStatus, TimerKind
 from stepwell.engine.run import CANCEL_PREFIX, ENDED, MOVES
 from stepwell.engine.tables import Tables
 from stepwell.protocol.ids import derived_ulid
+from stepwell.protocol.kv import stored_key
 from stepwell.protocol.lifecycle import DEFERRED, FINISHED
 
 
@@ -313,6 +315,14 @@ def singletons_are_single(tables: Tables) -> Iterator[str]:
             yield f"run {run_id} has {count} singleton names"
 
 
+def kept_signals_are_not_waited_for(tables: Tables) -> Iterator[str]:
+    """A signal is kept only while no step waits for its name."""
+    waited = {stored_key(name.id.removeprefix("signal/")): name.run_id for name in tables.names if name.id.startswith("signal/")}
+    for entry in tables.kv.find("namespace", NAMESPACE):
+        if entry.key in waited:
+            yield f"signals {entry.key!r} are kept, and run {waited[entry.key]} waits for one"
+
+
 STATE: tuple[Callable[[Tables], Iterator[str]], ...] = (
     counters_count_leases,
     live_runs_go_on,
@@ -333,6 +343,7 @@ STATE: tuple[Callable[[Tables], Iterator[str]], ...] = (
     one_run_per_event,
     holds_have_timers,
     singletons_are_single,
+    kept_signals_are_not_waited_for,
     traces_are_counted,
 )
 

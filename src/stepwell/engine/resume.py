@@ -5,6 +5,7 @@ from __future__ import annotations
 from stepwell.engine.advance import Advance
 from stepwell.engine.commands import Delete
 from stepwell.engine.model import Json, Step, StepStatus
+from stepwell.protocol.codec import text
 from stepwell.protocol.ops import Op, opts_of
 
 
@@ -48,6 +49,11 @@ def timeout_id(step: Step) -> str:
 def signal_name(op: Op) -> str:
     """The unique name of the signal that the step waits for."""
     return f"signal/{signal_of(op)}"
+
+
+def signal_memo(signal: str, data: Json) -> Json:
+    """What a step that waits for a signal ends with."""
+    return b'{"data":{"data":' + data + b',"signal":' + text(signal) + b"}}"
 
 
 def signal_of(op: Op) -> str:

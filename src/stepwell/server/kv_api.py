@@ -72,7 +72,8 @@ class KvApi:
 
     async def namespaces(self, request: Request) -> Response:
         """The namespaces that hold anything."""
-        return json_response({"namespaces": list(await self._node.reader.kv_namespaces(NAMESPACES_MAX))})
+        # The one without a name is the engine's own.
+        return json_response({"namespaces": [name for name in await self._node.reader.kv_namespaces(NAMESPACES_MAX) if name]})
 
     async def get(self, request: Request) -> Response:
         """The values under keys; those that are not there are left out."""

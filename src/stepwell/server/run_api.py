@@ -14,7 +14,7 @@ from stepwell.engine.inputs import CancellationEnded, FunctionInvoked, RunsCance
 from stepwell.engine.model import Cancellation
 from stepwell.errors import NotFound, ProtocolError
 from stepwell.protocol.codec import canonical
-from stepwell.protocol.durations import parse_date_ms
+from stepwell.protocol.durations import format_duration, parse_date_ms, parse_duration_ms
 from stepwell.protocol.events import parse_event
 from stepwell.protocol.ids import app_uuid, function_uuid, ulid
 from stepwell.protocol.lifecycle import INVOKED
@@ -23,6 +23,7 @@ from stepwell.server.http import Guard, enveloped, json_response
 from stepwell.server.shapes import ACCOUNT_ID, ENVIRONMENT_ID, time_text
 
 SIGNAL_BYTES_MAX = 512 * 1024
+KEEP_MS_MAX = 366 * 24 * 3600 * 1000
 CANCELLATIONS_MAX = 100
 CLOCK_SKEW_MS = 5_000
 """How far `started_before` may lie in the future."""
@@ -45,15 +46,16 @@ class RunApi:
         ]
 
     async def signal(self, request: Request) -> Response:
-        """Resume the step that waits for a signal; 404 where none does."""
+        """Resume the step that waits for a signal; 404 where none does, unless it is to be kept for one (`{"keep": "1h"}`)."""
         body = await fields(request)
         name, data = body.get("signal"), canonical(body.get("data"))
         if not isinstance(name, str) or not name:
             raise ProtocolError('a signal needs a name: {"signal": "…", "data": …}')
         if len(data) > SIGNAL_BYTES_MAX:
             raise ProtocolError(f"the data of signal {name!r} has {len(data)} bytes; at most {SIGNAL_BYTES_MAX} are taken")
-        run_id: str | None = await self._node.submit(SignalSent(name, data))
-        if run_id is None:
+        until_ms = None if "keep" not in body else self._node.clock.now_ms() + kept_ms(body["keep"])
+        run_id: str | None = await self._node.submit(SignalSent(name, data, until_ms))
+        if run_id is None and until_ms is None:
             raise NotFound(f"no run waits for the signal {name!r}")
         return self._data({"run_id": run_id})
 
@@ -119,6 +121,16 @@ def shape(cancellation: Cancellation) -> dict[str, Any]:
         "cause": "API",
     }
     return shown if cancellation.where is None else {**shown, "if": cancellation.where}
+
+
+def kept_ms(value: Any) -> int:
+    """How long a signal is kept. Raises `ProtocolError`."""
+    if not isinstance(value, str):
+        raise ProtocolError(f'keep is {value!r}; it must be a duration like "1h"')
+    ms = parse_duration_ms(value)
+    if not 0 < ms <= KEEP_MS_MAX:
+        raise ProtocolError(f"keep is {value!r}; it must be more than nothing, and at most {format_duration(KEEP_MS_MAX)}")
+    return ms
 
 
 async def fields(request: Request) -> dict[str, Any]:

@@ -256,6 +256,25 @@ def test_v2_sends_and_reads(prefix: str) -> None:
     work(main)
 
 
+def test_a_signal_is_kept() -> None:
+    """For a step that waits later, where its sender wants that; else nobody is there."""
+
+    async def main() -> None:
+        async with serving(shop()) as rig:
+            await post(rig, "/v1/signals", {"signal": "go-ahead", "data": 1}, 404)
+            kept = await post(rig, "/v1/signals", {"signal": "go-ahead", "data": {"n": 1}, "keep": "1h"})
+            assert kept["data"] == {"run_id": None}
+            assert (await get(rig, "/kv"))["namespaces"] == []
+            run_id = await rig.ended("shop/signal")
+            (step,) = await rig.steps(run_id)
+            assert step.memo == b'{"data":{"data":{"n":1},"signal":"go-ahead"}}'
+            for keep, reason in ((3, "must be a duration"), ("0s", "more than nothing"), ("400d", "at most"), ("soon", "soon")):
+                told = await post(rig, "/v1/signals", {"signal": "x", "data": 1, "keep": keep}, 400)
+                assert reason in told["error"]
+
+    work(main)
+
+
 def test_v2_acts() -> None:
     """Cancel, rerun from a step, invoke, score, sync."""
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from stepwell.engine.advance import Advance, error_json
 from stepwell.engine.commands import SetRow
+from stepwell.engine.mail import take
 from stepwell.engine.model import Item, Name, RunStatus, Timer, TimerKind
-from stepwell.engine.resume import signal_name, signal_of
+from stepwell.engine.resume import signal_memo, signal_name, signal_of
 from stepwell.errors import ProtocolError
 from stepwell.protocol.calls import Failed
 from stepwell.protocol.ops import Op, opts_of, timeout_ms
 
 
 def on_wait_for_signal(advance: Advance, op: Op, item: Item, worker: str) -> Failed | None:
-    """Take the name and wait. A name that another run has fails this one, unless it is to be replaced: then the other one times out.
+    """Take the name and wait; a signal of the name that is kept ends the step at once.
 
+    A name that another run has fails this one, unless it is to be replaced: then the other one times out.
     A wait longer than may be fails the run.
     """
     if not signal_of(op):
@@ -26,6 +28,12 @@ def on_wait_for_signal(advance: Advance, op: Op, item: Item, worker: str) -> Fai
             return None
         return Failed(error=error_json("InvalidWait", str(error)), retriable=True)
     if not advance.is_new(op.id):
+        return None
+    kept, taken = take(advance.view, signal_of(op), advance.now_ms)
+    advance.write(*taken)
+    if kept is not None:
+        if advance.finish(op, signal_memo(signal_of(op), kept), None):
+            advance.rediscover(op, "-signal")
         return None
     run_id = advance.run.id
     holder = advance.view.name(signal_name(op))
