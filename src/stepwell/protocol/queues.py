@@ -12,7 +12,7 @@ from typing import Literal, get_args
 import msgspec
 
 from stepwell.errors import ProtocolError
-from stepwell.protocol.codec import Json, canonicalize
+from stepwell.protocol.codec import Json, canonical, canonicalize
 
 ContentType = Literal["json", "text", "bytes"]
 CONTENT_TYPES: tuple[str, ...] = get_args(ContentType)
@@ -124,34 +124,40 @@ OUTCOME_KEY = "stepwell/batch"
 """The one key of what our own SDK's consumers return; anything else that a function returns acks its batch."""
 
 
-class _Told(msgspec.Struct, omit_defaults=True):
+class _Told(msgspec.Struct):
     acks: tuple[str, ...] = ()
     retries: dict[str, int | None] = {}
     ack_all: bool = False
     retry_all: bool = False
     retry_all_delay_ms: int | None = None
-    error: msgspec.Raw = msgspec.Raw()
+    error: msgspec.Raw = msgspec.Raw()  # no union with None: msgspec would take None alone then
 
 
 class _Returned(msgspec.Struct):
-    told: _Told = msgspec.field(name=OUTCOME_KEY)
+    told: msgspec.Raw = msgspec.field(name=OUTCOME_KEY)
 
 
+_told = msgspec.json.Decoder(_Told)
 _returned = msgspec.json.Decoder(_Returned)
 
 
 def encode_outcome(outcome: Outcome) -> Json:
     """What our own SDK's consumers return: canonical JSON."""
-    fields = {name: getattr(outcome, name) for name in Outcome.__struct_fields__}
-    error = msgspec.Raw(b"null" if outcome.error is None else outcome.error)
-    return canonicalize(msgspec.json.encode(_Returned(_Told(**{**fields, "error": error}))))
+    told: dict[str, object] = {name: getattr(outcome, name) for name in Outcome.__struct_fields__ if getattr(outcome, name)}
+    told |= {} if outcome.retry_all_delay_ms is None else {"retry_all_delay_ms": outcome.retry_all_delay_ms}
+    told |= {} if outcome.error is None else {"error": msgspec.Raw(outcome.error)}
+    return canonicalize(msgspec.json.encode({OUTCOME_KEY: told}))
 
 
 def decode_outcome(data: Json) -> Outcome:
-    """The outcome in what a function returned; anything else that it returned acks its batch."""
+    """The outcome in what a function returned; anything else that it returned acks its batch. A report that cannot be read acks nothing."""
     try:
-        told = _returned.decode(data).told
+        raw = _returned.decode(data).told
     except msgspec.DecodeError:
         return Outcome()
+    try:
+        told = _told.decode(raw)
+    except msgspec.DecodeError as error:
+        return Outcome(error=canonical({"name": "ProtocolError", "message": f"the report on the batch cannot be read: {error}"}))
     fields = {name: getattr(told, name) for name in Outcome.__struct_fields__}
     return Outcome(**{**fields, "error": None if bytes(told.error) in (b"", b"null") else bytes(told.error)})
