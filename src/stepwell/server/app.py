@@ -30,6 +30,7 @@ from stepwell.server.http import ERRORS, Receive, Scope, Send, answer, bounded, 
 from stepwell.server.ingest import Ingest
 from stepwell.server.kv_api import KvApi
 from stepwell.server.note_api import NoteApi
+from stepwell.server.queue_admin_api import QueueAdminApi
 from stepwell.server.queue_api import QueueApi
 from stepwell.server.read_api import ReadApi
 from stepwell.server.realtime_api import RealtimeApi
@@ -85,6 +86,7 @@ class Server:
         routes += GraphQlApi(node, keys, sync_url=sync_url, connections=connections).routes()
         admin = AdminApi(node, keys, self.ingest)
         routes += [*admin.routes(), *FunctionApi(node).routes(admin.guard), *AppsApi(node, discovery).routes(signed, admin.guard)]
+        routes += QueueAdminApi(node).routes(admin.guard)
         self._rest = _starlette(routes)
 
     @property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from typing import Any
 
 import msgspec
@@ -99,7 +98,7 @@ class QueueApi:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ProtocolError(f'the body must be like {{"messages": [{{"body": …}}]}}: {error}') from None
         messages = [self._new(new) for new in told.messages]
-        sent = await self._store(request.path_params["queue"], messages)
+        sent = await send_messages(self._node, request.path_params["queue"], messages)
         backlog = {"messages": sent.before.messages, "bytes": sent.before.bytes}
         return json_response({"ids": list(sent.ids), "backlog": backlog})
 
@@ -110,34 +109,11 @@ class QueueApi:
             id=new.id, body=body_of(bytes(new.body), new.content_type), content_type=content_type(new.content_type), delay_ms=new.delay_ms
         )
 
-    async def _store(self, queue: str, messages: list[NewMessage]) -> Sent:
-        """Check the bounds and submit. Raises `ProtocolError`; nothing is stored then."""
-        checked_name(queue)
-        if not 1 <= len(messages) <= SEND_MESSAGES_MAX:
-            raise ProtocolError(f"{len(messages)} messages for queue {queue!r}; from 1 to {SEND_MESSAGES_MAX} are taken at once")
-        for message in messages:
-            if len(message.body) > MESSAGE_BYTES_MAX:
-                raise ProtocolError(
-                    f"a message for queue {queue!r} has {len(message.body)} bytes; at most {MESSAGE_BYTES_MAX} are taken", 413
-                )
-            if not 0 <= message.delay_ms <= DELAY_MS_MAX:
-                raise ProtocolError(f"a message for queue {queue!r} has a delay of {message.delay_ms} ms; it may be 0 to {DELAY_S_MAX} s")
-        if (size := sum(len(message.body) for message in messages)) > SEND_BYTES_MAX:
-            raise ProtocolError(f"messages for queue {queue!r} have {size} bytes in all; at most {SEND_BYTES_MAX} are taken at once", 413)
-        clock = self._node.clock
-        base = (clock.now_ms() << 80) | int.from_bytes(clock.entropy(10), "big")
-        fresh = [
-            message if message.id else msgspec.structs.replace(message, id=message_id((base >> 80 << 80) | ((base + n) % ENTROPY)))
-            for n, message in enumerate(messages)
-        ]
-        sent: Sent = await self._node.submit(MessagesSent(queue, tuple(fresh), fresh=True))
-        return sent
-
     # Cloudflare's shapes.
 
     async def publish(self, request: Request) -> Any:
         """One message."""
-        await self._store(request.path_params["queue"], [published(await fields(request), None)])
+        await send_messages(self._node, request.path_params["queue"], [published(await fields(request), None)])
         return None
 
     async def publish_batch(self, request: Request) -> Any:
@@ -146,7 +122,7 @@ class QueueApi:
         told = body.get("messages")
         if not isinstance(told, list) or not all(isinstance(one, dict) for one in told):
             raise ProtocolError('messages must be an array of objects, like {"messages": [{"body": …}]}')
-        await self._store(request.path_params["queue"], [published(one, body.get("delay_seconds")) for one in told])
+        await send_messages(self._node, request.path_params["queue"], [published(one, body.get("delay_seconds")) for one in told])
         return None
 
     async def pull(self, request: Request) -> Any:
@@ -171,6 +147,27 @@ class QueueApi:
         answer: LeasesAnswered = await self._node.submit(LeasesSettled(queue, tuple(acks), tuple(retries)))
         warnings = [f"the lease {lease} is over: its message was delivered again or is settled" for lease in answer.stale]
         return {"ackCount": answer.acked, "retryCount": answer.retried, "warnings": warnings}
+
+
+async def send_messages(node: Node, queue: str, messages: list[NewMessage]) -> Sent:
+    """Check the bounds and submit; those without an id get one. Raises `ProtocolError`; nothing is stored then."""
+    checked_name(queue)
+    if not 1 <= len(messages) <= SEND_MESSAGES_MAX:
+        raise ProtocolError(f"{len(messages)} messages for queue {queue!r}; from 1 to {SEND_MESSAGES_MAX} are taken at once")
+    for message in messages:
+        if len(message.body) > MESSAGE_BYTES_MAX:
+            raise ProtocolError(f"a message for queue {queue!r} has {len(message.body)} bytes; at most {MESSAGE_BYTES_MAX} are taken", 413)
+        if not 0 <= message.delay_ms <= DELAY_MS_MAX:
+            raise ProtocolError(f"a message for queue {queue!r} has a delay of {message.delay_ms} ms; it may be 0 to {DELAY_S_MAX} s")
+    if (size := sum(len(message.body) for message in messages)) > SEND_BYTES_MAX:
+        raise ProtocolError(f"messages for queue {queue!r} have {size} bytes in all; at most {SEND_BYTES_MAX} are taken at once", 413)
+    base = (node.clock.now_ms() << 80) | int.from_bytes(node.clock.entropy(10), "big")
+    fresh = [
+        message if message.id else msgspec.structs.replace(message, id=message_id((base >> 80 << 80) | ((base + n) % ENTROPY)))
+        for n, message in enumerate(messages)
+    ]
+    sent: Sent = await node.submit(MessagesSent(queue, tuple(fresh), fresh=True))
+    return sent
 
 
 def enveloped(handler: Any) -> Handler:
@@ -212,7 +209,7 @@ def body_of(raw: bytes, kind: str) -> bytes:
         return value.encode()
     try:
         return base64.b64decode(value, validate=True)
-    except binascii.Error as error:
+    except ValueError as error:
         raise ProtocolError(f'a body of content type "bytes" must be base64 text: {error}') from None
 
 

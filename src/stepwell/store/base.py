@@ -270,6 +270,10 @@ class Reader(Protocol):
         """Queues by name, behind one."""
         ...
 
+    async def queue(self, name: str) -> Queue | None:
+        """A queue."""
+        ...
+
     async def queue_messages(self, queue: str, limit: int, after: str = "") -> tuple[Message, ...]:
         """A queue's messages that are not out, in their order; behind a place (`primitives.queue_care.place_of`)."""
         ...

@@ -331,6 +331,10 @@ class _Reader:
         """Queues by name."""
         return tuple(sorted((queue for queue in self._tables.queues if queue.id > after), key=lambda queue: queue.id)[:limit])
 
+    async def queue(self, name: str) -> Queue | None:
+        """A queue."""
+        return self._tables.queues.rows.get(name)
+
     async def queue_messages(self, queue: str, limit: int, after: str = "") -> tuple[Message, ...]:
         """A queue's messages that are not out."""
         return tuple(self._tables.queue_messages(behind(queue, after))[:limit])

@@ -284,6 +284,10 @@ class SqliteReader:
         """Queues by name."""
         return await self._rows("queues", "queues", limit=limit, after=after)
 
+    async def queue(self, name: str) -> Queue | None:
+        """A queue."""
+        return next(iter(await self._rows("queues", "queue", id=name)), None)
+
     async def queue_messages(self, queue: str, limit: int, after: str = "") -> tuple[Message, ...]:
         """A queue's messages that are not out."""
         return await self._rows("messages", "queue_messages", value=behind(queue, after), limit=limit)

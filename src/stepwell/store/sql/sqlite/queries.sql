@@ -353,6 +353,12 @@ WHERE id > :after
 ORDER BY id
 LIMIT :limit;
 
+-- name: queue
+-- A queue.
+SELECT id, paused, waiting, waiting_bytes, retention_ms, visibility_ms, max_retries, dead_letter
+FROM queues
+WHERE id = :id;
+
 -- name: held_deliveries
 -- The deliveries that a holder has out.
 SELECT id
