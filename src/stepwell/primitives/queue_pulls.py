@@ -18,7 +18,7 @@ from stepwell.primitives.queue import Ledger, QueueStirred, ReturnMessage, bury,
 
 
 class Pulled(msgspec.Struct, frozen=True):
-    """The reply to `MessagesPulled`: the messages, and how many wait behind them."""
+    """The reply to `MessagesPulled`: the messages, and how many the queue has that are not acked, these among them."""
 
     messages: tuple[Message, ...]
     backlog: int
@@ -68,8 +68,7 @@ def on_messages_pulled(registry: Registry, view: View, pulled: MessagesPulled, n
             ready_ms = now_ms + visibility_ms
             commands.append(ReturnMessage(message.id, ready_ms, message.attempts + 1, pulled=True))
             given.append(msgspec.structs.replace(message, ready_ms=ready_ms, attempts=message.attempts + 1, pulled=True))
-    backlog = ledger.queue(pulled.queue).waiting - len(given)
-    return [*commands, *ledger.commands(), Reply(Pulled(tuple(given), backlog))]
+    return [*commands, *ledger.commands(), Reply(Pulled(tuple(given), ledger.queue(pulled.queue).waiting))]
 
 
 def dead(view: View, ledger: Ledger, message: Message, to: str, now_ms: int) -> list[Command | Effect]:

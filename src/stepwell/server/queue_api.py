@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -67,10 +68,10 @@ class QueueApi:
         for account in ACCOUNTS:
             base = f"{account}/queues/{{queue}}/messages"
             routes += [
-                Route(base, publish(enveloped(self.publish)), methods=["POST"]),
-                Route(f"{base}/batch", publish(enveloped(self.publish_batch)), methods=["POST"]),
-                Route(f"{base}/pull", guard(enveloped(self.pull)), methods=["POST"]),
-                Route(f"{base}/ack", guard(enveloped(self.ack)), methods=["POST"]),
+                Route(base, enveloped(publish(resulting(self.publish))), methods=["POST"]),
+                Route(f"{base}/batch", enveloped(publish(resulting(self.publish_batch))), methods=["POST"]),
+                Route(f"{base}/pull", enveloped(guard(resulting(self.pull))), methods=["POST"]),
+                Route(f"{base}/ack", enveloped(guard(resulting(self.ack))), methods=["POST"]),
             ]
         return routes
 
@@ -98,6 +99,9 @@ class QueueApi:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ProtocolError(f'the body must be like {{"messages": [{{"body": …}}]}}: {error}') from None
         messages = [self._new(new) for new in told.messages]
+        ids = [message.id for message in messages if message.id]
+        if len(set(ids)) < len(ids):
+            raise ProtocolError(f"the message id {max(ids, key=ids.count)!r} is there twice: each message needs its own")
         sent = await send_messages(self._node, request.path_params["queue"], messages)
         backlog = {"messages": sent.before.messages, "bytes": sent.before.bytes}
         return json_response({"ids": list(sent.ids), "backlog": backlog})
@@ -170,17 +174,25 @@ async def send_messages(node: Node, queue: str, messages: list[NewMessage]) -> S
     return sent
 
 
-def enveloped(handler: Any) -> Handler:
-    """A route whose answers are shaped as Cloudflare's API shapes all of them."""
+def resulting(handler: Callable[[Request], Awaitable[Any]]) -> Handler:
+    """A route that answers with what its handler gives, shaped as Cloudflare's API shapes all answers."""
+
+    async def answered(request: Request) -> Response:
+        return json_response({"success": True, "errors": [], "messages": [], "result": await handler(request)})
+
+    return answered
+
+
+def enveloped(handler: Handler) -> Handler:
+    """A route whose refusals have the same shape, be they for want of a key."""
 
     async def answered(request: Request) -> Response:
         try:
-            result = await handler(request)
+            return await handler(request)
         except Error as error:
             status = status_of(error)
             told = [{"code": status, "message": str(error)}]
             return json_response({"success": False, "errors": told, "messages": [], "result": None}, status)
-        return json_response({"success": True, "errors": [], "messages": [], "result": result})
 
     return answered
 
