@@ -196,7 +196,7 @@ def on_batch_answered(registry: Registry, view: View, answered: BatchAnswered, n
         return [Reply(Settled())]
     ending = Ending(registry, view, delivery, now_ms)
     if isinstance(answered.outcome, Lost):
-        return [*ending.lost(answered.outcome.reason, counts=True), Reply(Settled())]
+        return [*ending.lost(answered.outcome.reason, counts=True), Reply(ending.told())]
     return [*ending.settled(answered.outcome), Reply(ending.told())]
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import traceback
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -30,8 +31,19 @@ from stepwell.store.base import Reader
 DELIVERIES_MAX = 64
 """Batches that are out at a time, of all queues."""
 
-Told = Callable[[str, int, Settled], object]
-"""Whom to tell how a batch ended: its queue, how many messages it had, what became of them."""
+
+class BatchEnded(msgspec.Struct, frozen=True):
+    """How a batch ended: its messages as they were delivered, and what became of them. `lost`: nobody has said so."""
+
+    queue: str
+    messages: tuple[Message, ...]
+    settled: Settled
+    took_ms: int
+    lost: bool
+
+
+Told = Callable[[BatchEnded], object]
+"""Whom to tell how a batch ended."""
 
 
 class Deliveries:
@@ -53,7 +65,7 @@ class Deliveries:
         self._clock, self._holder, self._deliveries_max, self._on_settled = clock, holder, deliveries_max, on_settled
         self._stirred: dict[str, None] = {}
         self._claiming: set[str] = set()
-        self._out: dict[str, None] = {}
+        self._out: dict[str, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._open = True
         self._missing: set[str] = set()
@@ -61,9 +73,9 @@ class Deliveries:
         self._idle.set()
 
     @property
-    def deliveries_out(self) -> int:
-        """How many batches are out."""
-        return len(self._out)
+    def deliveries_out(self) -> Mapping[str, int]:
+        """How many batches are out, by their queue."""
+        return Counter(self._out.values())
 
     def stir(self, queue: str) -> None:
         """A queue may have a batch."""
@@ -121,14 +133,14 @@ class Deliveries:
 
     def send(self, effect: Deliver) -> None:
         """Make a delivery's call."""
-        self._out[effect.delivery.id] = None
+        self._out[effect.delivery.id] = effect.delivery.queue
         self._idle.clear()
         task = asyncio.get_running_loop().create_task(self._deliver(effect))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _deliver(self, effect: Deliver) -> None:
-        delivery = effect.delivery
+        delivery, started_ms = effect.delivery, self._clock.now_ms()
         try:
             function = self._registry().functions.get(delivery.function_id)
             if function is None:
@@ -144,9 +156,10 @@ class Deliveries:
                 return
             except Exception as error:
                 answer = failed(type(error).__name__, str(error), traceback.format_exc())
+            took_ms = self._clock.now_ms() - started_ms
             settled: Settled = await self._submit(BatchAnswered(delivery.id, outcome_of(answer)))
-            if self._on_settled is not None and not isinstance(answer, Lost):
-                self._on_settled(delivery.queue, len(delivery.messages), settled)
+            if self._on_settled is not None:
+                self._on_settled(BatchEnded(delivery.queue, effect.messages, settled, took_ms, isinstance(answer, Lost)))
         finally:
             self._out.pop(delivery.id, None)
             if not self._out:

@@ -44,9 +44,10 @@ from stepwell.runtime import questions
 from stepwell.runtime.backlog import Backlog
 from stepwell.runtime.bodies import Bodies
 from stepwell.runtime.clock import Clock, SystemClock
-from stepwell.runtime.deliveries import Deliveries, Told
+from stepwell.runtime.deliveries import BatchEnded, Deliveries, Told
 from stepwell.runtime.dispatcher import CALLS_MAX, Dispatcher, MakeCall
 from stepwell.runtime.heart import Beat, Heart, known
+from stepwell.runtime.queue_totals import QueueTotals
 from stepwell.runtime.realtime import Realtime
 from stepwell.runtime.requests import Perform, Requests
 from stepwell.runtime.timekeeper import Timekeeper
@@ -93,6 +94,7 @@ class Node:
         on_settled: Told | None = None,
     ) -> None:
         self._on_settled = on_settled
+        self.queue_totals = QueueTotals()
         self.clock = clock or SystemClock()
         self._store = store
         self._heart = Heart(store, self.clock, settings)
@@ -141,7 +143,7 @@ class Node:
             reader=reader,
             clock=self.clock,
             holder=self.holder,
-            on_settled=self._on_settled,
+            on_settled=self._batch_ended,
         )
         self._timekeeper = Timekeeper(reader, self.clock, self._fire)
         await self._heart.reload()
@@ -219,6 +221,11 @@ class Node:
     def calls_out(self) -> int:
         """How many calls are out."""
         return self._dispatcher.calls_out
+
+    @property
+    def deliveries_out(self) -> Mapping[str, int]:
+        """How many batches are out, by their queue."""
+        return self._deliveries.deliveries_out
 
     def new_id(self) -> str:
         """A fresh ULID."""
@@ -396,6 +403,11 @@ class Node:
                     future.set_exception(decided.error)
                     if isinstance(input, TimerDue | Claim | QueueClaimed):
                         future.exception()  # nobody else is told: the row set aside tells it
+
+    def _batch_ended(self, ended: BatchEnded) -> None:
+        self.queue_totals.add(ended)
+        if self._on_settled is not None:
+            self._on_settled(ended)
 
     def _forget(self, run_id: str) -> None:
         self.bodies.forget(run_id)

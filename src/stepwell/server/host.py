@@ -29,6 +29,7 @@ from stepwell.net.http_client import Pool
 from stepwell.protocol.connect import PATH as CONNECT_PATH
 from stepwell.protocol.events import EVENT_BYTES_MAX
 from stepwell.protocol.realtime import REQUEST_BYTES_MAX
+from stepwell.runtime.deliveries import BatchEnded, Told
 from stepwell.runtime.dispatcher import MakeCall
 from stepwell.runtime.node import Node
 from stepwell.server.app import Server
@@ -38,6 +39,7 @@ from stepwell.server.discovery import Discovery
 from stepwell.server.ingest import Ingest
 from stepwell.server.inside import asked
 from stepwell.server.programs import Program, Programs
+from stepwell.server.queue_log import lines
 from stepwell.server.sdk_api import SdkApi
 from stepwell.server.shapes import ACCOUNT_ID, ENVIRONMENT_ID
 from stepwell.store.sqlite import SqliteStore
@@ -138,6 +140,7 @@ async def run_host(options: HostOptions, say: Callable[[str], None] = print, on_
         queued_max=options.queued_max,
         queued_per_function_max=options.queued_per_function_max,
         rooms={"connect": connect},
+        on_settled=_log_batches(say) if options.kind == "dev" else None,
     )
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -210,6 +213,16 @@ async def run_host(options: HostOptions, say: Callable[[str], None] = print, on_
         await node.stop()
         await pool.close()
         await outside.close()
+
+
+def _log_batches(say: Callable[[str], None]) -> Told:
+    """Say how each batch of a queue ended."""
+
+    def told(ended: BatchEnded) -> None:
+        for line in lines(ended):
+            say(line)
+
+    return told
 
 
 def _adopt_keys(options: HostOptions, say: Callable[[str], None]) -> None:
