@@ -223,6 +223,75 @@ async def works() -> None:
     await stepwell.connect(app, app).run()
 
 
+jobs = app.queue(
+    "jobs", max_batch_size=20, max_batch_timeout="1s", max_retries=5, retry_delay=timedelta(seconds=5), dead_letter="jobs-dead"
+)
+letters = app.queue("jobs-dead", max_concurrency=1, retention="7d", delivery_delay="10s")
+assert_type(jobs, stepwell.Queue)
+
+
+@jobs.consumer
+async def work(batch: stepwell.MessageBatch[Order]) -> None:
+    """A consumer with typed bodies."""
+    assert_type((batch.queue, len(batch), batch.backlog.messages), tuple[str, int, int])
+    for message in batch.messages:
+        assert_type(message, stepwell.Message[Order])
+        assert_type(message.body, Order)
+        assert_type((message.id, message.timestamp, message.attempts), tuple[str, datetime, int])
+        if message.body.total_cents > 100:
+            message.retry(delay="1m")
+        else:
+            message.ack()
+    batch.retry_all(delay=timedelta(minutes=1))
+    batch.ack_all()
+
+
+@letters.consumer(id="bury", name="Bury them")
+def bury(batch: stepwell.MessageBatch) -> None:
+    """A plain one, whose bodies are whatever was sent."""
+    for message in batch.messages:
+        assert_type(message.body, Any)
+
+
+assert_type(app.queue("other", dead_letter=letters), stepwell.Queue)
+
+
+@app.function(trigger=app.queue("paid"), concurrency=2)
+async def on_paid(ctx: stepwell.Context[Order]) -> str:
+    """A function that a queue triggers."""
+    assert_type(ctx.event.data, Order)
+    assert_type(ctx.event.data.total_cents, int)
+    return ctx.event.data.id
+
+
+assert_type(on_paid, stepwell.Function[str])
+
+
+@app.function(trigger=["shop/paid", app.queue("also-paid")])
+def on_either(ctx: stepwell.SyncContext) -> None:
+    """A queue among other triggers."""
+
+
+async def queues() -> None:
+    """Every form of sending to one."""
+    assert_type(await jobs.send(Order("o", 1)), str)
+    assert_type(await jobs.send("a text", delay="10s", content_type="text"), str)
+    batch = [Order("o", 1), stepwell.message({"any": 1}, delay=timedelta(seconds=1)), stepwell.message(b"bytes", content_type="bytes")]
+    assert_type(await jobs.send_batch(batch, delay="5s"), list[str])
+    assert_type(jobs.send_sync({"n": 1}), str)
+    assert_type(jobs.send_batch_sync([1, 2, 3]), list[str])
+
+
+async def wrong_queues(batch: stepwell.MessageBatch[Order]) -> None:
+    """What a type checker must refuse of queues."""
+    await jobs.send(1, delay=30)  # type: ignore[arg-type]
+    await jobs.send("x", content_type="xml")  # type: ignore[arg-type]
+    app.queue("jobs", max_batch_timeout=5)  # type: ignore[arg-type]
+    app.queue("jobs", dead_letter=3)  # type: ignore[arg-type]
+    batch.messages[0].body.nothing  # type: ignore[attr-defined] # noqa: B018
+    batch.messages[0].retry(delay=5)  # type: ignore[arg-type]
+
+
 async def wrong(ctx: stepwell.Context[OrderPaid]) -> None:
     """What a type checker must refuse; `warn_unused_ignores` makes sure that it does."""
     await ctx.step.run("load", load_order, 1)  # type: ignore[call-overload]
