@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -63,16 +64,22 @@ SHARED = {"--url", "--token", "--json"}
 """Options of every command that talks to a server; told once, above these commands."""
 
 
+def commands_of(group: click.Group, before: str = "") -> dict[str, click.Command]:
+    """Every command of a group, those of the groups in it too, by its words."""
+    known = {}
+    for name, command in group.commands.items():
+        words = f"{before} {name}".strip()
+        known |= commands_of(command, words) if isinstance(command, click.Group) else {words: command}
+    return known
+
+
 def test_the_reference_page_has_every_command_and_option_and_no_other() -> None:
     """A section for each command; in it each option it has, and none that it has not."""
     text = (ROOT / "docs/reference/cli.md").read_text()
     servers = text.index("## Servers")
     talking = text.index("## Talking to a server")
     sections = {match[1]: (match.start(), match[2]) for match in SECTION.finditer(text)}
-    known = {}
-    for command in main.commands.values():
-        for name, one in getattr(command, "commands", {"": command}).items():
-            known[f"{command.name} {name}".strip()] = one
+    known = commands_of(main)
     assert set(sections) == set(known) and servers < talking
     for name, (place, section) in sections.items():
         told = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", section))

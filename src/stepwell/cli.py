@@ -15,6 +15,7 @@ import click
 
 from stepwell.cli_apps import apps, functions
 from stepwell.cli_doctor import doctor, keys
+from stepwell.cli_queues import queues
 from stepwell.cli_remote import URL_DEFAULT, ask, remote
 from stepwell.engine.registry import STATE_BYTES_CEILING, STATE_BYTES_MAX, STEPS_CEILING, STEPS_MAX
 from stepwell.errors import Error, UsageError
@@ -359,7 +360,7 @@ def rerun_run(run_id: str, url: str, token: str | None, as_json: bool) -> None:
     click.echo(json.dumps(answer) if as_json else answer["run_id"])
 
 
-for command in (apps, functions, doctor, keys):
+for command in (apps, functions, queues, doctor, keys):
     main.add_command(command)
 
 
