@@ -3,7 +3,7 @@
 export class LoginNeeded extends Error {}
 
 export async function ask(path, body, method) {
-  const options = body === undefined ? { method: method ?? "GET" } : { method: "POST", headers: { "content-type": "application/json" }, body: typeof body === "string" ? body : JSON.stringify(body) };
+  const options = body === undefined ? { method: method ?? "GET" } : { method: method ?? "POST", headers: { "content-type": "application/json" }, body: typeof body === "string" ? body : JSON.stringify(body) };
   let response;
   try {
     response = await fetch(path, options);
