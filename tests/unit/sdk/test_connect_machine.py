@@ -41,6 +41,13 @@ def active(work: Work | None = None, now_ms: int = 0) -> Connection:
     return connection
 
 
+def begun(connection: Connection, work: Work, request: GatewayExecutorRequestData, now_ms: int = 1) -> list[Output]:
+    """A call comes, its acknowledgement leaves, and it begins."""
+    outputs = connection.receive(frame(Kind.GATEWAY_EXECUTOR_REQUEST, request), now_ms)
+    assert isinstance(called := outputs[-1], Called) and work.acknowledged(called.request, sent=True)
+    return outputs
+
+
 def sent(outputs: list[Output]) -> list[Kind]:
     """The kinds of the frames that are sent."""
     return [Kind(ConnectMessage.decode(one.frame).kind) for one in outputs if isinstance(one, Send)]
@@ -88,7 +95,7 @@ def test_a_call_and_its_reply() -> None:
     """Acknowledged before it is begun; its reply is kept until the server has it."""
     work = Work()
     connection = active(work)
-    ack, called = connection.receive(frame(Kind.GATEWAY_EXECUTOR_REQUEST, call()), 1)
+    ack, called = begun(connection, work, call())
     told = WorkerRequestAckData.decode(payload(ack))
     assert (told.request_id, told.app_id, told.function_slug, told.step_id, told.run_id) == ("r-1", "a", "shop-f", "step", "run")
     assert called == Called(call()) and not work.is_idle
@@ -104,9 +111,32 @@ def test_a_call_that_comes_twice() -> None:
     """Is acknowledged again and not begun again; it goes on under the new lease."""
     work = Work()
     connection = active(work)
-    connection.receive(frame(Kind.GATEWAY_EXECUTOR_REQUEST, call(lease_id="l-1")), 1)
+    begun(connection, work, call(lease_id="l-1"))
     assert sent(connection.receive(frame(Kind.GATEWAY_EXECUTOR_REQUEST, call(lease_id="l-2")), 2)) == [Kind.WORKER_REQUEST_ACK]
     (extension,) = work.due(5000)
+    assert WorkerRequestExtendLeaseData.decode(ConnectMessage.decode(extension).payload).lease_id == "l-2"
+
+
+def test_a_call_whose_acknowledgement_does_not_leave() -> None:
+    """Is not begun, has no lease to extend and is not waited for: the server gives it to another worker."""
+    work = Work()
+    connection = active(work)
+    _, called = connection.receive(frame(Kind.GATEWAY_EXECUTOR_REQUEST, call()), 1)
+    assert isinstance(called, Called) and work.due(5_000) == [] and not work.is_idle
+    assert not work.acknowledged(called.request, sent=False) and work.is_idle
+    assert not work.acknowledged(called.request, sent=True)
+
+
+def test_a_call_that_comes_again_before_it_is_begun() -> None:
+    """Begins when the first acknowledgement leaves, by whichever connection, and only then; one that fails takes nothing from the other."""
+    work = Work()
+    connection, other = active(work), active(work)
+    _, first = connection.receive(frame(Kind.GATEWAY_EXECUTOR_REQUEST, call(lease_id="l-1")), 1)
+    _, again = other.receive(frame(Kind.GATEWAY_EXECUTOR_REQUEST, call(lease_id="l-2")), 2)
+    assert isinstance(first, Called) and isinstance(again, Called)
+    assert not work.acknowledged(first.request, sent=False) and not work.is_idle
+    assert work.acknowledged(again.request, sent=True) and not work.acknowledged(first.request, sent=True)
+    (extension,) = work.due(5_000)
     assert WorkerRequestExtendLeaseData.decode(ConnectMessage.decode(extension).payload).lease_id == "l-2"
 
 
@@ -114,7 +144,7 @@ def test_leases() -> None:
     """Extended as often as the gateway asks, each time with the id that it gave last; one that is over ends the call."""
     work = Work()
     connection = active(work)
-    connection.receive(frame(Kind.GATEWAY_EXECUTOR_REQUEST, call()), 1)
+    begun(connection, work, call())
     assert work.due(4_999) == [] and len(work.due(5_000)) == 1 and work.due(9_999) == []
     ack = WorkerRequestExtendLeaseAckData(request_id="r-1", new_lease_id="l-2")
     assert connection.receive(frame(Kind.WORKER_REQUEST_EXTEND_LEASE_ACK, ack), 5_001) == []
@@ -131,7 +161,7 @@ def test_what_outlives_a_connection() -> None:
     work = Work()
     connection = active(work)
     for name in ("r-1", "r-2"):
-        connection.receive(frame(Kind.GATEWAY_EXECUTOR_REQUEST, call(name)), 1)
+        begun(connection, work, call(name))
     work.reply(SDKResponse(request_id="r-2"), 2)
     again = Connection(work, INTRODUCTION, 3)
     again.receive(frame(Kind.GATEWAY_HELLO), 3)
@@ -180,13 +210,13 @@ def test_replies_beyond_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "REPLIES_BYTES_MAX", 10)
     work = Work()
     for n in range(3):
-        work.begin(call(f"r-{n}"))
+        work.take(call(f"r-{n}"))
         work.reply(SDKResponse(request_id=f"r-{n}", body=b"123456"), n)
     assert [reply.request_id for reply in work.replies] == ["r-2"]
-    work.begin(call("big"))
+    work.take(call("big"))
     work.reply(SDKResponse(request_id="big", body=bytes(100)), 9)
     assert [reply.request_id for reply in work.replies] == ["big"]
     work.sent("none", 1)
     work.end("none")
-    work.acknowledged("big")
+    work.recorded("big")
     assert work.is_idle

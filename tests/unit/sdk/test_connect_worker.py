@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -18,6 +19,7 @@ import stepwell
 from stepwell.protocol.calls import encode_call
 from stepwell.protocol.connect import (
     SUBPROTOCOL,
+    AppConfiguration,
     ConnectMessage,
     FlushResponse,
     GatewayConnectionReadyData,
@@ -36,10 +38,13 @@ from stepwell.protocol.connect import (
 from stepwell.protocol.functions import parse_functions
 from stepwell.protocol.signatures import bearer_hash
 from stepwell.sdk.connect import machine
+from stepwell.sdk.connect.shell import Shell
 from tests.unit.protocol.messages import CALL
 
 KEY, OTHER_KEY = "signkey-test-12ab", "signkey-test-34cd"
 TIMEOUT_S = 30
+BIG, BIGS = 3 * 1024 * 1024, 5
+"""Together more than the operating system keeps for a reader who does not read."""
 
 app = stepwell.App("shop")
 started: list[str] = []
@@ -63,6 +68,8 @@ async def charge(ctx: stepwell.Context) -> Any:
                 raise stepwell.RetryAfterError("busy", after="2m")
             case "long":
                 await asyncio.sleep(0.5)
+            case "big":
+                return "x" * BIG
             case "ever":
                 try:
                     await asyncio.sleep(60)
@@ -89,7 +96,7 @@ class Gateway:
         """Run a test."""
         http = await asyncio.start_server(self._http, "127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{http.sockets[0].getsockname()[1]}"
-        async with http, serve(self._socket, "127.0.0.1", 0, subprotocols=[Subprotocol(SUBPROTOCOL)]) as ws:
+        async with http, serve(self._socket, "127.0.0.1", 0, subprotocols=[Subprotocol(SUBPROTOCOL)], max_size=2 * BIG) as ws:
             self._endpoint = f"ws://127.0.0.1:{next(iter(ws.sockets)).getsockname()[1]}/v0/connect"
             async with asyncio.timeout(TIMEOUT_S):
                 await test(self)
@@ -152,6 +159,11 @@ class Socket:
 
     async def calls(self, do: str, request_id: str = "r-1") -> None:
         """Send a call, and hear that it is begun."""
+        await self.sends(do, request_id)
+        await self.hears(Kind.WORKER_REQUEST_ACK)
+
+    async def sends(self, do: str, request_id: str) -> None:
+        """Send a call."""
         event = json.dumps({"data": {"do": do}, "id": "e", "name": "shop/paid", "ts": 1}).encode()
         request = msgspec.structs.replace(CALL, events=(event,), steps={}, stack=(), attempt=0, request_id=request_id)
         data = GatewayExecutorRequestData(
@@ -166,7 +178,6 @@ class Socket:
             lease_id=f"lease-{request_id}",
         )
         await self.says(Kind.GATEWAY_EXECUTOR_REQUEST, data)
-        await self.hears(Kind.WORKER_REQUEST_ACK)
 
     async def reply(self, *, ack: bool = True) -> SDKResponse:
         """The next reply."""
@@ -233,6 +244,64 @@ def test_replies(do: str, status: ReplyStatus, no_retry: bool, retry_after: str 
             assert json.loads(reply.body)[0]["op"] == ("StepRun" if do == "plain" else "StepFailed" if no_retry else "StepError")
 
     test()
+
+
+class _Stuck:
+    """A target whose user code keeps the worker's own thread from doing anything more, until the gateway has the acknowledgement."""
+
+    def __init__(self) -> None:
+        self.acknowledged = threading.Event()
+        self.began: list[tuple[str, bool]] = []
+
+    def begin(self, request: GatewayExecutorRequestData) -> None:
+        self.began.append((request.request_id, self.acknowledged.wait(TIMEOUT_S / 3)))
+
+    def give_up(self, request_id: str) -> None: ...
+
+    def on_ready(self, gateway: str) -> None: ...
+
+    def on_problem(self, problem: str) -> None: ...
+
+    def on_end(self, failure: BaseException | None) -> None: ...
+
+
+@played
+async def test_an_acknowledgement_leaves_before_user_code_begins(gateway: Gateway) -> None:
+    """Whatever user code does to its process then, a kill too, the server knows that the call was begun."""
+    target = _Stuck()
+    introduction = WorkerConnectRequestData(instance_id="me", apps=(AppConfiguration(app_name="shop"),))
+    shell = Shell(gateway.url, introduction, [], target)
+    shell.start()
+    socket = await gateway.worker()
+    await socket.calls("plain")
+    target.acknowledged.set()
+    await soon(lambda: bool(target.began))
+    assert target.began == [("r-1", True)]
+    shell.no_reply("r-1")
+    shell.stop(1)
+    await socket.ws.wait_closed()
+
+
+@played
+async def test_a_call_whose_acknowledgement_cannot_leave(gateway: Gateway) -> None:
+    """Is not begun: a gateway that reads nothing has big replies before it, and gives the call to another when the connection breaks."""
+    worker = stepwell.connect(app, url=gateway.url)
+    async with _entered(worker, gateway) as socket:
+        socket.ws.transport.pause_reading()
+        for n in range(BIGS):
+            await socket.sends("big", f"big-{n}")
+        assert worker._shell is not None
+        (one,) = worker._shell._open.values()
+        await soon(lambda: one.ws.transport.get_write_buffer_size() > 0)
+        await socket.sends("plain", "r-1")
+        # What the gateway says next comes after the call: when the worker looks for another gateway, it has read the call.
+        await socket.says(Kind.GATEWAY_CLOSING)
+        again = await gateway.worker()
+        socket.ws.transport.abort()
+        assert {(await again.reply()).request_id for _ in range(BIGS)} == {f"big-{n}" for n in range(BIGS)}
+        await again.calls("plain", "r-2")
+        assert (await again.reply()).request_id == "r-2"
+    assert started == ["big"] * BIGS + ["plain"]
 
 
 @played

@@ -78,7 +78,7 @@ class Refused(msgspec.Struct, frozen=True):
 
 
 class Called(msgspec.Struct, frozen=True):
-    """Begin this call."""
+    """Begin this call when what was to be sent before, its acknowledgement, has left (`Work.acknowledged`)."""
 
     request: GatewayExecutorRequestData
 
@@ -98,6 +98,7 @@ class Work:
     def __init__(self) -> None:
         self.extend_ms = EXTEND_MS
         self._calls: dict[str, GatewayExecutorRequestData] = {}
+        self._begun: set[str] = set()
         self._replies: dict[str, tuple[SDKResponse, int]] = {}
         self._bytes = 0
         self._extended_ms = 0
@@ -112,27 +113,46 @@ class Work:
         """The replies that are not acknowledged, oldest first."""
         return [reply for reply, _ in self._replies.values()]
 
-    def begin(self, request: GatewayExecutorRequestData) -> bool:
-        """A call has come. Says whether it is to be begun: one that is in hand already goes on under the new lease."""
-        fresh = request.request_id not in self._calls
+    def take(self, request: GatewayExecutorRequestData) -> bool:
+        """A call has come. Says whether it is to be begun: one that has begun already goes on under the new lease."""
         self._calls[request.request_id] = request
-        return fresh
+        return request.request_id not in self._begun
+
+    def acknowledged(self, request: GatewayExecutorRequestData, *, sent: bool) -> bool:
+        """The acknowledgement of a call has left, or could not be sent. Says whether user code begins now.
+
+        The server gives a call that it has seen no acknowledgement of to another worker, and counts it as never begun. So nothing
+        begins before: a step that kills its process would else go from worker to worker without end.
+        """
+        held = self._calls.get(request.request_id)
+        if held is None or request.request_id in self._begun:
+            return False
+        if sent:
+            self._begun.add(request.request_id)
+        elif held is request:
+            del self._calls[request.request_id]
+        return sent
 
     def end(self, request_id: str) -> None:
         """The call gives no reply."""
-        self._calls.pop(request_id, None)
+        self._drop(request_id)
+
+    def _drop(self, request_id: str) -> bool:
+        """Forget a call. Says whether it was in hand."""
+        self._begun.discard(request_id)
+        return self._calls.pop(request_id, None) is not None
 
     def reply(self, response: SDKResponse, now_ms: int) -> SDKResponse | None:
         """A call has given its reply. `None` where it was given up meanwhile, so that nobody wants it."""
-        if self._calls.pop(response.request_id, None) is None:
+        if not self._drop(response.request_id):
             return None
         self._replies[response.request_id] = (response, now_ms)
         self._bytes += len(response.body)
         while self._bytes > REPLIES_BYTES_MAX and len(self._replies) > 1:
-            self.acknowledged(next(iter(self._replies)))
+            self.recorded(next(iter(self._replies)))
         return response
 
-    def acknowledged(self, request_id: str) -> None:
+    def recorded(self, request_id: str) -> None:
         """The server has the reply."""
         kept = self._replies.pop(request_id, None)
         if kept is not None:
@@ -153,7 +173,7 @@ class Work:
         if request is None:
             return True
         if not ack.new_lease_id:
-            del self._calls[ack.request_id]
+            self._drop(ack.request_id)
             return False
         self._calls[ack.request_id] = msgspec.structs.replace(request, lease_id=ack.new_lease_id)
         return True
@@ -165,11 +185,12 @@ class Work:
         return self.extensions(now_ms)
 
     def extensions(self, now_ms: int) -> list[bytes]:
-        """The frames that extend all leases."""
+        """The frames that extend the leases of all calls that have begun: an extension says that one has."""
         self._extended_ms = now_ms
         return [
             frame(Kind.WORKER_REQUEST_EXTEND_LEASE, WorkerRequestExtendLeaseData(**_echo(call), lease_id=call.lease_id))
             for call in self._calls.values()
+            if call.request_id in self._begun
         ]
 
 
@@ -234,12 +255,12 @@ class Connection:
             case Kind.GATEWAY_EXECUTOR_REQUEST:
                 request = GatewayExecutorRequestData.decode(payload)
                 ack: list[Output] = [Send(frame(Kind.WORKER_REQUEST_ACK, WorkerRequestAckData(**_echo(request))))]
-                return [*ack, Called(request)] if work.begin(request) else ack
+                return [*ack, Called(request)] if work.take(request) else ack
             case Kind.WORKER_REQUEST_EXTEND_LEASE_ACK:
                 extended = WorkerRequestExtendLeaseAckData.decode(payload)
                 return [] if work.extended(extended) else [Cancelled(extended.request_id)]
             case Kind.WORKER_REPLY_ACK:
-                work.acknowledged(WorkerReplyAckData.decode(payload).request_id)
+                work.recorded(WorkerReplyAckData.decode(payload).request_id)
                 return []
             case Kind.GATEWAY_CLOSING if self.state is not State.CLOSING:
                 self.state = State.CLOSING

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import random
 import threading
 from collections.abc import Callable
@@ -184,6 +185,7 @@ class Shell:
             max_size=WORKER_FRAME_BYTES_MAX,
             compression=None,
             ping_interval=None,
+            write_limit=0,
             open_timeout=OPEN_MAX_S,
             close_timeout=CLOSE_MAX_S,
         )
@@ -233,9 +235,14 @@ class Shell:
                     self._target.on_problem(f"the server does not take the app: {reason}")
                 case Called(request):
                     self._idle.clear()
-                    self._target.begin(request)
+                    one.after(functools.partial(self._acknowledged, request))
                 case Cancelled(request_id):
                     self._target.give_up(request_id)
+
+    def _acknowledged(self, request: GatewayExecutorRequestData, sent: bool) -> None:
+        if self._work.acknowledged(request, sent=sent):
+            self._target.begin(request)
+        self._look_idle()
 
     def _sender(self) -> _Socket | None:
         """The newest connection that takes frames."""
@@ -278,7 +285,7 @@ class Shell:
         with contextlib.suppress(Error):
             response = await self._post("flush", reply.encode(), tries=1)
             if response.status == 200 or 400 <= response.status < 429:
-                self._work.acknowledged(reply.request_id)
+                self._work.recorded(reply.request_id)
                 self._look_idle()
                 return
         self._work.sent(reply.request_id, self._now_ms())
@@ -306,12 +313,16 @@ class _Socket:
         self.over = asyncio.Event()
         self.was_ready = self.leaves = self.broken = False
         self.reading: asyncio.Task[None] | None = None
-        self._out: asyncio.Queue[bytes] = asyncio.Queue()
+        self._out: asyncio.Queue[bytes | Callable[[bool], None]] = asyncio.Queue()
         self._writing = asyncio.create_task(self._write())
 
     def send(self, data: bytes) -> None:
         """Send a frame, after those that are to be sent already."""
         self._out.put_nowait(data)
+
+    def after(self, told: Callable[[bool], None]) -> None:
+        """Tell, once, when what is to be sent by now has left this process: True; or when it never will: False."""
+        self._out.put_nowait(told)
 
     def abort(self) -> None:
         """Cut it off: the other side does not answer."""
@@ -326,8 +337,20 @@ class _Socket:
         await self.ws.close(code, reason)
 
     async def _write(self) -> None:
-        while True:
-            data = await self._out.get()
-            with contextlib.suppress(ConnectionClosed):
-                await self.ws.send(data)
-            self._out.task_done()
+        sent = True
+        try:
+            while True:
+                next_one = await self._out.get()
+                if callable(next_one):
+                    next_one(sent)
+                else:
+                    try:
+                        # With a write limit of 0 this returns when the operating system has the last byte.
+                        await self.ws.send(next_one)
+                    except ConnectionClosed:
+                        sent = False
+                self._out.task_done()
+        finally:
+            while not self._out.empty():
+                if callable(next_one := self._out.get_nowait()):
+                    next_one(False)
