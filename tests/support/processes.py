@@ -24,13 +24,15 @@ LOOK_S = 0.02
 def until(condition: Callable[[], T], what: str, timeout_s: float = 30.0) -> T:
     """The condition's value, as soon as it is true. Fails naming what did not come about."""
     end = time.monotonic() + timeout_s
-    pause = socket.socketpair()[0]
+    # Both ends are kept: a socket whose other end is closed does not wait.
+    pause, silent = socket.socketpair()
     pause.settimeout(LOOK_S)
     while not (value := condition()):
         assert time.monotonic() < end, f"not within {timeout_s:g} s: {what}"
         with contextlib.suppress(TimeoutError):
             pause.recv(1)
     pause.close()
+    silent.close()
     return value
 
 
