@@ -57,6 +57,9 @@ from stepwell.store.databases import Databases
 GROUP_MAX = 256
 """Inputs in one group."""
 
+TIMERS_TURN = 4
+"""Of so many inputs in a group one is a due timer, while others wait."""
+
 EVENTS_PER_INPUT = 100
 """Events in one input; longer arrays are cut."""
 
@@ -325,19 +328,22 @@ class Node:
             await self._publish(group, beat)
 
     def _take(self) -> list[Entry]:
-        """The next group, by turns."""
+        """The next group, by turns. Due timers stand among the others, since a group that takes too long is cut at its end."""
         group: list[Entry] = []
+        timers, due = self._timers, 0
         for source in (self._answers, self._requests, self._claims):
             while source and len(group) < GROUP_MAX:
                 entry = source.popleft()
+                group.append(entry)
                 if isinstance(entry[0], CHANGES_REGISTRY):
                     # What follows is decided with the functions as they are then.
-                    group.append(entry)
                     return group
-                group.append(entry)
-        room = GROUP_MAX - len(group) if not group else min(GROUP_MAX // 4, GROUP_MAX - len(group))
-        while self._timers and room > 0:
-            group.append(self._timers.popleft())
+                if timers and len(group) % TIMERS_TURN == TIMERS_TURN - 1:
+                    group.append(timers.popleft())
+                    due += 1
+        room = GROUP_MAX // TIMERS_TURN - due if group else GROUP_MAX
+        while timers and room > 0 and len(group) < GROUP_MAX:
+            group.append(timers.popleft())
             room -= 1
         return group
 
