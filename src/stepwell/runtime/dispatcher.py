@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
+from itertools import islice
 from typing import Any
 
 from stepwell.drivers.base import NotTaken, Rooms
@@ -29,10 +30,15 @@ CALLS_MAX = 256
 """Calls that are out at a time, through one driver."""
 ROOM_ASKED_MAX = 256
 """Items that one claim asks for at most where an app's own room is what counts."""
+LOOK_MAX = 2 * CALLS_MAX
+"""Functions with work that one claim chooses from: those that were woken first. However many wait, a claim costs the same."""
 
 CheckpointFn = Callable[[Checkpoint], Awaitable[None]]
 MakeCall = Callable[[CallRequest, CheckpointFn], Awaitable[Answer]]
 Submit = Callable[[AnyInput], "asyncio.Future[Any]"]
+
+Pool = tuple[str, str | None]
+"""Whose room a function's calls take: its driver's, or that of its app at the driver."""
 
 
 class Dispatcher:
@@ -64,7 +70,7 @@ class Dispatcher:
             room.on_room(self._has_room)
         self._submit, self._registry, self._drivers = submit, registry, drivers
         self._bodies, self._reader, self._clock, self._holder, self._calls_max = bodies, reader, clock, holder, calls_max
-        self._awake: dict[str, None] = {}
+        self._awake: dict[Pool, dict[str, None]] = {}
         self._served: dict[str, float] = {}
         self._claiming = False
         self._open = True
@@ -82,7 +88,7 @@ class Dispatcher:
 
     def wake(self, function_id: str) -> None:
         """A function may have ready items."""
-        self._awake[function_id] = None
+        self._woken(function_id)
         self._claim()
 
     def close(self) -> None:
@@ -111,34 +117,37 @@ class Dispatcher:
         future = self._submit(Claim(self._holder, asks))
         future.add_done_callback(self._claimed)
 
+    def _woken(self, function_id: str) -> None:
+        if (pool := self._pool_of(function_id)) is not None:
+            self._awake.setdefault(pool, {})[function_id] = None
+
+    def _pool_of(self, function_id: str) -> Pool | None:
+        """`None` where nobody can be asked for the function."""
+        function = self._registry().functions.get(function_id)
+        if function is None or function.driver not in self._drivers:
+            return None
+        return function.driver, function.row.app_name if function.driver in self._rooms else None
+
     def _asks(self) -> tuple[Ask, ...]:
         """The functions that were woken, those served least first, each with its share of the room: its driver's, or its app's own."""
         functions = self._registry().functions
-        pools: dict[str, list[str]] = {}
-        room_of: dict[str, int] = {}
-        for function_id in list(self._awake):
-            function = functions.get(function_id)
-            if function is None or function.driver not in self._drivers:
-                del self._awake[function_id]
-                continue
-            pool = function.driver
-            if pool in self._rooms:
-                app = function.row.app_name
-                pool = f"{pool}/{app}"
-                if pool not in room_of:
-                    room_of[pool] = min(ROOM_ASKED_MAX, self._rooms[function.driver].room(app) - self._coming.get(app, 0))
-                if room_of[pool] <= 0:
-                    # Its app takes no more: it is looked at again when the driver tells of room.
-                    del self._awake[function_id]
-                    self._full.setdefault(app, {})[function_id] = None
-                    continue
-            elif pool not in room_of:
-                room_of[pool] = self._calls_max - self._out.get(pool, 0)
-            if room_of[pool] > 0:
-                pools.setdefault(pool, []).append(function_id)
         asks = []
-        for pool, ids in pools.items():
-            room = room_of[pool]
+        for pool in list(self._awake):
+            awake = self._awake[pool]
+            room = self._room_of(pool)
+            if room <= 0:
+                if pool[1] is not None:
+                    # Its app takes no more: it is looked at again when the driver tells of room.
+                    self._full.setdefault(pool[1], {}).update(self._awake.pop(pool))
+                continue
+            ids = []
+            for function_id in list(islice(awake, LOOK_MAX)):
+                if self._pool_of(function_id) == pool:
+                    ids.append(function_id)
+                else:
+                    # A sync has moved it, or taken it away, since it was woken.
+                    del awake[function_id]
+                    self._woken(function_id)
             ids.sort(key=lambda function_id: (self._served.get(function_id, 0), function_id))
             asked = ids[:room]
             weights = sum(functions[function_id].weight for function_id in asked)
@@ -147,14 +156,23 @@ class Dispatcher:
                 share = max(1, min(room * weight // weights, room - (len(asked) - 1 - i)))
                 weights, room = weights - weight, room - share
                 asks.append(Ask(function_id, share))
-                del self._awake[function_id]
+                del awake[function_id]
+            if not awake:
+                del self._awake[pool]
         return tuple(asks)
+
+    def _room_of(self, pool: Pool) -> int:
+        driver, app = pool
+        if app is None:
+            return self._calls_max - self._out.get(driver, 0)
+        return min(ROOM_ASKED_MAX, self._rooms[driver].room(app) - self._coming.get(app, 0))
 
     def _has_room(self, app: str) -> None:
         """A driver tells that an app takes more calls."""
         waiting = self._full.pop(app, None)
         if waiting is not None:
-            self._awake.update(waiting)
+            for function_id in waiting:
+                self._woken(function_id)
             self._claim()
 
     def _claimed(self, future: asyncio.Future[Any]) -> None:
@@ -171,7 +189,7 @@ class Dispatcher:
             weight = functions[function_id].weight if function_id in functions else 1
             self._served[function_id] = max(self._served.get(function_id, floor), floor) + count / weight
         for function_id in claimed.more:
-            self._awake[function_id] = None
+            self._woken(function_id)
         self._claim()
 
     def send(self, call: Call) -> None:

@@ -8,11 +8,14 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+import pytest
+
 from stepwell.drivers.base import CheckpointFn, NotTaken
 from stepwell.engine.inputs import AppSynced
 from stepwell.protocol.calls import Answer, CallRequest, Returned, failed
 from stepwell.protocol.events import Event
 from stepwell.protocol.functions import FunctionConfig, Trigger, registration
+from stepwell.runtime import dispatcher
 from stepwell.runtime.node import Node
 from stepwell.store.memory import MemoryStore
 
@@ -176,3 +179,35 @@ async def test_a_call_that_is_not_taken_goes_back(node: Node, driver: Roomed) ->
     await node.run_end(request.run_id)
     run = await node.reader.run(request.run_id)
     assert run is not None and run.status == "completed"
+
+
+@driven
+async def test_more_functions_wait_than_a_claim_looks_at(node: Node, driver: Roomed) -> None:
+    """Those that were woken first come first, and each has its turn before one has its second."""
+    names = tuple(f"n{i}" for i in range(7))
+    await node.submit(AppSynced(_app("c", names), "roomed"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dispatcher, "LOOK_MAX", 2)
+        for name in names:
+            await send(node, f"c/{name}", 2)
+        driver.give("c", 1)
+        for n in range(1, 2 * len(names) + 1):
+            await driver.made(n)
+            (request_id,) = driver.calls
+            driver.calls[request_id].set_result(Returned(data=b"1"))
+            await driver.until(lambda n=n: len(driver.settlements) == n)  # type: ignore[misc]
+    made = [request.function_id for request in driver.requests]
+    assert set(made[: len(names)]) == set(made[len(names) :]) == {f"c-{name}" for name in names}
+
+
+@driven
+async def test_a_function_that_moves_to_another_driver_while_it_waits(node: Node, driver: Roomed) -> None:
+    """Is called by the one that it has when there is room."""
+    other = Roomed()
+    node.add_driver("other", other.call)
+    await send(node, "a/f", 1)
+    await node.submit(AppSynced(_app("a", ("f", "g")), "other"))
+    other.rooms["a"] = 1
+    driver.give("a", 1)
+    await other.made(1)
+    assert driver.requests == []
