@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import sqlite3
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +18,7 @@ import stepwell
 from bench.inprocess import Rig
 from bench.result import Result, percentile
 from stepwell.engine.inputs import EventsReceived
+from stepwell.server.host import GC_THRESHOLDS, SWITCH_INTERVAL_S
 
 MINUTE_S = 60
 
@@ -64,6 +67,9 @@ def schedules(folder: Path, scale: int) -> list[Result]:
             @app.function(trigger=stepwell.cron("* * * * *"), id=f"f-{n}")
             async def tick(ctx: stepwell.Context) -> None: ...
 
+        # As in a server.
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        gc.set_threshold(*GC_THRESHOLDS)
         # Too near to the minute, the functions would not be known in time.
         await until(lambda: time.time() % MINUTE_S < MINUTE_S / 2)
         path = folder / "crons.db"
@@ -80,7 +86,12 @@ def schedules(folder: Path, scale: int) -> list[Result]:
             Result(f"{functions:,} functions due in one minute: all runs have ended after", (ended_ms - minute_ms) / 1000, "s"),
         ]
 
-    return uvloop.run(main())
+    before = sys.getswitchinterval(), gc.get_threshold()
+    try:
+        return uvloop.run(main())
+    finally:
+        sys.setswitchinterval(before[0])
+        gc.set_threshold(*before[1])
 
 
 def timed(engine: Any, kind: type) -> list[float]:

@@ -17,8 +17,9 @@ from stepwell.engine.commands import Command, Delete, Effect, Put, SetRow, Timer
 from stepwell.engine.decision import Decision
 from stepwell.engine.ending import settle
 from stepwell.engine.events import event_body
+from stepwell.engine.flow.gates import OPEN
 from stepwell.engine.flow.scheduling import Wish, ask_at_once, unbatched
-from stepwell.engine.model import EventRow, Schedule, Timer, TimerKind
+from stepwell.engine.model import EventRow, Json, Schedule, Timer, TimerKind
 from stepwell.engine.registry import Function, Registry
 from stepwell.engine.selection import cron_of
 from stepwell.engine.view import Select, Selection, View
@@ -95,7 +96,7 @@ def set_timer(function_id: str, trigger: Trigger, after_ms: int, before: Timer |
     if tick_ms is None:
         return [] if before is None else [Delete("timers", before.id)]
     timer = Timer(
-        id=timer_id(function_id, trigger.cron),
+        id=timer_id(function_id, trigger.cron) if before is None else before.id,
         due_ms=tick_ms + jitter_ms(function_id, trigger, tick_ms),
         kind=TimerKind.CRON,
         ref=function_id,
@@ -107,18 +108,18 @@ def set_timer(function_id: str, trigger: Trigger, after_ms: int, before: Timer |
 def fire(registry: Registry, view: View, function: Function, trigger: Trigger, scheduled_ms: int, now_ms: int) -> list[Command | Effect]:
     """The tick's event and run."""
     assert trigger.cron is not None
+    key, data = _told(trigger.cron, scheduled_ms, now_ms)
     event = EventRow(
         id=derived_ulid(now_ms, function.id, trigger.cron, str(scheduled_ms)),
-        key=format_date(scheduled_ms),
+        key=key,
         name=SCHEDULED,
-        data=scheduled_data(trigger.cron, scheduled_ms, now_ms),
+        data=data,
         user=b"{}",
         ts=now_ms,
         v=None,
         meta=None,
         received_ms=now_ms,
     )
-    body = event_body(event)
     decision = Decision(registry, view, now_ms)
     wish = Wish(
         function=function,
@@ -127,11 +128,17 @@ def fire(registry: Registry, view: View, function: Function, trigger: Trigger, s
         cause="cron",
         origin=trigger.cron,
         due_ms=now_ms,
-        body=lambda: body,
-        gates=unbatched(function.rules.gates(body, now_ms)),
+        body=lambda: event_body(event),
+        gates=unbatched(function.rules.gates(event_body(event), now_ms)) if function.rules.any else OPEN,
     )
     commands, _ = ask_at_once(decision, wish)
     return [Put(event), *commands, *settle(decision)]
+
+
+@lru_cache(maxsize=64)
+def _told(cron: str, scheduled_ms: int, now_ms: int) -> tuple[str, Json]:
+    """The event's key and data, which functions that are due together share."""
+    return format_date(scheduled_ms), scheduled_data(cron, scheduled_ms, now_ms)
 
 
 def select_schedules(function_id: str, config: FunctionConfig) -> list[Selection]:
