@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import cached_property
@@ -107,13 +106,9 @@ class Engine:
 
     async def run_state(self, run_id: str, wait_s: float = 0.0) -> RunState:
         """How a run stands, after so long at most for its end."""
-        ending = self.node.run_end(run_id)
-        run = await self.run(run_id)
-        if run.ended_ms is None and wait_s > 0:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait_s):
-                    await ending
-            run = await self.run(run_id)
+        run = await self.node.ended_run(run_id, wait_s)
+        if run is None:
+            raise NotFound(f"there is no run {run_id!r}")
         return RunState(status=str(run.status), output=run.output, event_ids=run.event_ids)
 
     async def event(self, event_id: str) -> bytes:

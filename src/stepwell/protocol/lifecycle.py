@@ -18,6 +18,10 @@ HTTP_REQUEST = "inngest/http.request"
 STATUS_NAMES = {"completed": "Completed", "failed": "Failed", "cancelled": "Cancelled", "skipped": "Skipped"}
 
 
+RUN_WAIT_MS_MAX = 25_000
+"""How long one request for a run may wait for the run's end: less than SDKs and proxies wait for an answer."""
+
+
 def lifecycle_data(
     function_id: str, run_id: str, status: str, output: Json | None, events: Sequence[Json], correlation_id: str | None = None
 ) -> Json:

@@ -34,6 +34,7 @@ from stepwell.engine.inputs import (
     TimerDue,
 )
 from stepwell.engine.inputs_primitives import BatchAnswered, DeliveriesReturned, QueueClaimed
+from stepwell.engine.model import Run
 from stepwell.engine.registry import Registry, RunLimits, Settings
 from stepwell.errors import StoreUnavailable
 from stepwell.primitives.queue import QueueStirred
@@ -291,6 +292,18 @@ class Node:
         self._ended.setdefault(run_id, []).append(future)
         future.add_done_callback(lambda future: self._gave_up(run_id, future))
         return future
+
+    async def ended_run(self, run_id: str, wait_s: float) -> Run | None:
+        """A run as it stands when it has ended, or after so long at most; `None` where there is none."""
+        ending = self.run_end(run_id)
+        try:
+            run = await self.reader.run(run_id)
+            if run is not None and run.ended_ms is None and wait_s > 0:
+                await asyncio.wait([ending], timeout=wait_s)
+                run = await self.reader.run(run_id)
+            return run
+        finally:
+            ending.cancel()
 
     def _gave_up(self, run_id: str, future: asyncio.Future[None]) -> None:
         """Somebody waits no longer for the end of a run that may be far off."""

@@ -11,6 +11,7 @@ import msgspec
 
 from stepwell.errors import NotFound, ProtocolError, RunHasEnded
 from stepwell.protocol.codec import Json, canonicalize, decode, text
+from stepwell.protocol.lifecycle import RUN_WAIT_MS_MAX
 from stepwell.sdk import http
 from stepwell.sdk.keys import signing_keys
 from stepwell.sdk.way import RunState
@@ -72,8 +73,10 @@ class Api(ABC):
         return str(runs[0]["run_id"])
 
     async def run_state(self, run_id: str, wait_s: float = 0.0) -> RunState:
-        """`GET /v1/runs/{id}`."""
-        body = await self._body("GET", f"/v1/runs/{quote(run_id, safe='')}")
+        """`GET /v1/runs/{id}`; a server that knows no `wait` answers at once."""
+        wait_ms = min(int(wait_s * 1000), RUN_WAIT_MS_MAX)
+        wait = f"?wait={wait_ms}ms" if wait_ms else ""
+        body = await self._body("GET", f"/v1/runs/{quote(run_id, safe='')}{wait}")
         run = msgspec.json.decode(body, type=_RunAnswer).data
         output = canonicalize(bytes(run.output)) if bytes(run.output) else None
         return RunState(

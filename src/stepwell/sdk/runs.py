@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 POLL_FIRST_S, POLL_FACTOR, POLL_LAST_S = 0.02, 1.5, 2.0
-"""Waits between questions where the engine cannot tell of a run's end by itself."""
+"""From one question to the next at least, where a server answers at once though the run goes on."""
 WAIT_S = 30.0
-"""How long an engine that can is asked to wait."""
+"""How long an engine is asked to wait for a run's end; a server waits less at a time."""
 
 
 class RunHandle(Generic[R]):
@@ -65,13 +65,16 @@ class RunHandle(Generic[R]):
         deadline = None if limit_s is None else loop.time() + limit_s
         pause = POLL_FIRST_S
         while True:
+            asked = loop.time()
             left = WAIT_S if deadline is None else max(0.0, deadline - loop.time())
             state = await self._app.way.run_state(self.id, min(left, WAIT_S))
             if state.has_ended:
                 return state
             if deadline is not None and loop.time() >= deadline:
                 raise TimeoutError(f"run {self.id} is {state.status} after {limit_s:g} s; it goes on: ask again, or cancel it")
-            await asyncio.sleep(pause if deadline is None else min(pause, max(0.0, deadline - loop.time())))
+            # An engine that waited has made the pause already.
+            rest = asked + pause - loop.time()
+            await asyncio.sleep(max(0.0, rest if deadline is None else min(rest, deadline - loop.time())))
             pause = min(pause * POLL_FACTOR, POLL_LAST_S)
 
     def __repr__(self) -> str:

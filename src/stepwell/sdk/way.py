@@ -39,7 +39,7 @@ class Way(Protocol):
         ...
 
     async def run_state(self, run_id: str, wait_s: float = 0.0) -> RunState:
-        """How a run stands. May wait so long for its end. Raises `NotFound`."""
+        """How a run stands. May wait so long for its end, or less. Raises `NotFound`."""
         ...
 
     async def event(self, event_id: str) -> Json:

@@ -6,8 +6,6 @@ endpoint may fetch its response here when the run has ended.
 
 from __future__ import annotations
 
-import asyncio
-
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -114,16 +112,9 @@ class CheckpointApi:
         """The response of the run's endpoint, as it would have been given at once; waits for the run's end, so long at most."""
         run_id: str = request.path_params["run_id"]
         check_output_token(self._keys, run_id, request.query_params.get("token"))
-        ending = self._node.run_end(run_id)
-        try:
-            run = await self._node.reader.run(run_id)
-            if run is None:
-                raise NotFound(f"there is no run {run_id!r}")
-            if run.ended_ms is None:
-                await asyncio.wait([ending], timeout=self._poll_s)
-                run = await self._node.reader.run(run_id) or run
-        finally:
-            ending.cancel()
+        run = await self._node.ended_run(run_id, self._poll_s)
+        if run is None:
+            raise NotFound(f"there is no run {run_id!r}")
         return await self._replayed(run)
 
     async def _replayed(self, run: Run) -> Response:

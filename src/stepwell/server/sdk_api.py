@@ -12,10 +12,11 @@ from stepwell.engine.inputs import AppSynced, RunCancelled, Synced
 from stepwell.engine.model import EventRow
 from stepwell.errors import NotFound, ProtocolError
 from stepwell.protocol.codec import text
-from stepwell.protocol.durations import parse_date_ms
+from stepwell.protocol.durations import parse_date_ms, parse_duration_ms
 from stepwell.protocol.events import Event
 from stepwell.protocol.functions import Registration, parse_registration
 from stepwell.protocol.ids import is_ulid
+from stepwell.protocol.lifecycle import RUN_WAIT_MS_MAX
 from stepwell.runtime.bodies import edited_inputs, event_bodies, told
 from stepwell.runtime.node import Node
 from stepwell.server.auth import Keys
@@ -190,17 +191,27 @@ class SdkApi:
         return self._data([sdk_run(run) for run in runs if is_told(run)])
 
     async def run(self, request: Request) -> Response:
-        """One run, with its output."""
+        """One run, with its output; with `wait`, when it has ended, or after so long at most."""
         run_id: str = request.path_params["run_id"]
         if not is_ulid(run_id):
             raise ProtocolError(f"{run_id!r} is no run id", 400)
-        run = await self._node.reader.run(run_id)
+        run = await self._node.ended_run(run_id, wait_ms(request.query_params.get("wait")) / 1000)
         if run is None:
             raise NotFound(f"there is no run {run_id}")
         return self._data(sdk_run(run))
 
     def _data(self, value: Any) -> Response:
         return enveloped(value, self._node.clock.now_ms())
+
+
+def wait_ms(text: str | None) -> int:
+    """How long a request may wait for a run's end. Raises `ProtocolError`."""
+    if text is None:
+        return 0
+    ms = parse_duration_ms(text)
+    if ms > RUN_WAIT_MS_MAX:
+        raise ProtocolError(f"wait is {text!r}; it must be {RUN_WAIT_MS_MAX // 1000}s or less: ask again while the run goes on")
+    return ms
 
 
 def whole(text: str | None, name: str, default: int, most: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 from typing import Any
 
@@ -43,6 +44,35 @@ def test_jobs_of_a_run() -> None:
             assert (await get(rig, f"/v1/runs/{ended}/jobs"))["data"] == []
             assert (await get(rig, f"/v1/runs/{NOBODY}/jobs", 404))["status"] == 404
             assert (await get(rig, "/v1/runs/x/jobs", 400))["error"] == "'x' is no run id"
+
+    work(main)
+
+
+def test_a_run_is_waited_for() -> None:
+    """A request that waits is answered when the run ends, or after its time; so long is bounded."""
+
+    async def main() -> None:
+        async with serving(shop()) as rig:
+            run_id = await rig.run_of(await rig.send("shop/waits", {"id": "a"}))
+
+            async def waits_for_its_end() -> bool:
+                return run_id in rig.node._ended
+
+            async def nobody_waits() -> bool:
+                return not rig.node._ended
+
+            asked = asyncio.create_task(get(rig, f"/v1/runs/{run_id}?wait=25s"))
+            await rig.until(waits_for_its_end, "somebody waits for the run's end")
+            assert (await get(rig, f"/v1/runs/{run_id}?wait=1ms"))["data"]["status"] == "Running"
+            assert not asked.done()
+            await rig.client.delete(f"/v1/runs/{run_id}")
+            assert (await asked)["data"]["status"] == "Cancelled"
+            assert (await get(rig, f"/v1/runs/{run_id}?wait=25s"))["data"]["status"] == "Cancelled"
+            await rig.until(nobody_waits, "no waiter is kept")
+            refused = await get(rig, f"/v1/runs/{run_id}?wait=26s", 400)
+            assert "wait is '26s'; it must be 25s or less" in refused["error"]
+            assert "is not a duration" in (await get(rig, f"/v1/runs/{run_id}?wait=soon", 400))["error"]
+            await get(rig, f"/v1/runs/{NOBODY}?wait=25s", 404)
 
     work(main)
 
