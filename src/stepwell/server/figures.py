@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from stepwell.runtime.hub import Counts
 from stepwell.runtime.node import Node
 
 DEPTH_MAX = 1_000_000
@@ -38,8 +39,17 @@ async def figures(node: Node) -> str:
         *counter("stepwell_queue_retried_total", "Messages that are delivered again.", {name: one.retried for name, one in totals.items()}),
         *counter("stepwell_queue_dead_total", "Messages that became dead letters.", {name: one.dead for name, one in totals.items()}),
         *counter("stepwell_queue_dropped_total", "Messages given up without one.", {name: one.dropped for name, one in totals.items()}),
+        *realtime(node.realtime.hub.counts),
     ]
     return "\n".join(lines) + "\n"
+
+
+def realtime(counts: Counts) -> Iterable[str]:
+    """What the hub has done since the server began, and who listens."""
+    yield from gauge("stepwell_realtime_subscribers", "Subscribers of realtime topics.", {"": counts.subscribers})
+    yield from counter("stepwell_realtime_published_total", "Messages published to topics.", {"": counts.published})
+    yield from counter("stepwell_realtime_delivered_total", "Messages queued for subscribers, one for each.", {"": counts.delivered})
+    yield from counter("stepwell_realtime_dropped_total", "Subscribers that were dropped because they read too slowly.", {"": counts.dropped})
 
 
 def gauge(name: str, says: str, values: Mapping[str, float], label_name: str = "function", kind: str = "gauge") -> Iterable[str]:
@@ -52,7 +62,7 @@ def gauge(name: str, says: str, values: Mapping[str, float], label_name: str = "
 
 
 def counter(name: str, says: str, values: Mapping[str, float]) -> Iterable[str]:
-    """A count for each queue, of this node since it started."""
+    """A count that only grows, or one for each queue, of this node since it started."""
     return gauge(name, says, values, "queue", "counter")
 
 

@@ -6,10 +6,12 @@ import asyncio
 import gzip
 from typing import Any
 
+import msgspec
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest, ExportTraceServiceResponse
 
 from stepwell.protocol.ids import run_of_trace_id, step_hash, trace_id_of
+from stepwell.protocol.realtime import Topic
 from stepwell.server.auth import Keys
 from tests.unit.server.rig import Rig, serving, work
 from tests.unit.server.shop import shop
@@ -240,6 +242,14 @@ def test_figures_and_telemetry() -> None:
             text = (await rig.client.get("/v1/prom/dev")).text
             assert "# TYPE stepwell_functions gauge\nstepwell_functions " + str(len(shop().functions)) in text
             assert (await rig.client.post("/v0/telemetry", json={})).status_code == 200
+            hub = rig.node.realtime.hub
+            hub.subscribe([Topic("c", "t")])
+            rig.node.realtime.publish("c", ("t",), msgspec.Raw(b"1"), run_id="")
+            rig.node.realtime.publish("c", ("other",), msgspec.Raw(b"1"), run_id="")
+            text = (await rig.client.get("/v1/prom/dev")).text
+            assert "# TYPE stepwell_realtime_subscribers gauge\nstepwell_realtime_subscribers 1\n" in text
+            assert "# TYPE stepwell_realtime_published_total counter\nstepwell_realtime_published_total 2\n" in text
+            assert "\nstepwell_realtime_delivered_total 1\n" in text and "\nstepwell_realtime_dropped_total 0\n" in text
 
     work(main)
 
