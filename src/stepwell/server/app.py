@@ -71,7 +71,7 @@ class Server:
         self.ingest = Ingest(node, keys, kind, event_bytes_max=event_bytes_max)
         self.sdk_api = sdk_api or SdkApi(node, keys, kind)
         self._kind, self._keys, self._hosts = kind, keys, hosts | LOOPBACK_NAMES
-        self.tokens = Tokens(node.clock, keys.signing_key)
+        self.tokens = Tokens(node.clock, keys)
         signed = self.sdk_api.signed
         routes = [*self.sdk_api.routes(), *RunApi(node).routes(signed), *CheckpointApi(node, keys, self.tokens).routes(signed)]
         routes += QueueApi(node, keys).routes(signed)

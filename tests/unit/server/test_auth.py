@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import stat
+import time
 from pathlib import Path
 
 import pytest
 
-from stepwell.errors import UsageError
+from stepwell.errors import ProtocolError, UsageError
+from stepwell.protocol.realtime import Topic
 from stepwell.protocol.signatures import bearer_hash, sign
+from stepwell.runtime.clock import SystemClock
 from stepwell.server.auth import Given, KeyFile, Keys
+from stepwell.server.output_tokens import check_output_token, output_token
+from stepwell.server.realtime_tokens import Tokens
 
 KEY, OLD = "signkey-test-12ab", "signkey-prod-34cd"
 
@@ -81,3 +86,39 @@ def test_keys_change_in_place() -> None:
     held = keys.signing_keys
     keys.adopt(Keys(signing_key=OLD, fallback_keys=(KEY,), event_keys=("e",)))
     assert held() == (OLD, KEY) and keys.event_keys == ("e",)
+
+
+def test_realtime_tokens_follow_the_keys() -> None:
+    """What an earlier key has signed is taken as long as that key is a fallback; a server without keys takes its own."""
+    keys = Keys(signing_key=KEY)
+    tokens = Tokens(SystemClock(), keys)
+    before = tokens.make([Topic("c", "t")])
+    keys.adopt(Keys(signing_key=OLD, fallback_keys=(KEY,)))
+    after = tokens.make([Topic("c", "t")])
+    assert tokens.topics(before) == tokens.topics(after) == (Topic("c", "t"),)
+    assert Tokens(SystemClock(), Keys(signing_key=OLD)).topics(after)
+    keys.adopt(Keys(signing_key=OLD))
+    assert tokens.topics(after)
+    with pytest.raises(ProtocolError, match="not one of this server's") as refused:
+        tokens.topics(before)
+    assert refused.value.status == 401
+    own, other = Tokens(SystemClock(), Keys()), Tokens(SystemClock(), Keys())
+    assert own.topics(own.make([Topic("c", "t")]))
+    with pytest.raises(ProtocolError, match="not one of this server's"):
+        other.topics(own.make([Topic("c", "t")]))
+
+
+def test_output_tokens_follow_the_keys() -> None:
+    """As long as runs are kept, a rotation of keys with a fallback takes nobody's output away."""
+    now_s = int(time.time())
+    keys = Keys(signing_key=KEY)
+    before = output_token(keys, "run", now_s)
+    keys.adopt(Keys(signing_key=OLD, fallback_keys=(KEY,)))
+    check_output_token(keys, "run", before)
+    check_output_token(keys, "run", output_token(keys, "run", now_s))
+    with pytest.raises(ProtocolError, match="not for run other"):
+        check_output_token(keys, "other", before)
+    keys.adopt(Keys(signing_key=OLD))
+    with pytest.raises(ProtocolError, match="no good"):
+        check_output_token(keys, "run", before)
+    check_output_token(Keys(), "run", output_token(Keys(), "run", now_s))
