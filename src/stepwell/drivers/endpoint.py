@@ -8,7 +8,8 @@ from __future__ import annotations
 import time
 
 from stepwell.drivers.base import CheckpointFn
-from stepwell.drivers.http import HINTS, in_header, trace_headers
+from stepwell.drivers.http import HINTS, in_header
+from stepwell.drivers.trace import trace_headers
 from stepwell.errors import CallError, ProtocolError, UsageError
 from stepwell.net.http_client import Pool
 from stepwell.net.http_errors import Dropped

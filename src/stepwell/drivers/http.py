@@ -13,12 +13,12 @@ import msgspec
 
 from stepwell.drivers.base import CheckpointFn
 from stepwell.drivers.signed import UNAUTHORIZED, Signed, SigningKeys
+from stepwell.drivers.trace import trace_headers
 from stepwell.errors import CallError, UsageError
 from stepwell.net.http_client import Pool
 from stepwell.net.http_errors import Dropped
 from stepwell.protocol.calls import CALL_TIMEOUT_MS, Answer, CallRequest, Failed, Lost, encode_call, failed, parse_answer
 from stepwell.protocol.codec import canonical, decode, first_unsafe_integer
-from stepwell.protocol.ids import app_uuid, span_id_of, trace_id_of
 
 HINTS = {
     "http_unreachable": "Is the app running, and is its URL right?",
@@ -86,14 +86,6 @@ def unauthorized(signed: bool) -> str:
         return "The app refused the server's signature (HTTP 401): give it this server's signing key, and set both clocks right."
     fix = "set the app's mode (INNGEST_DEV=1), or use stepwell start"
     return f"The app asks for a signature (HTTP 401), and this server has no signing key: {fix}."
-
-
-def trace_headers(request: CallRequest) -> dict[str, str]:
-    """What ties the spans of the app's code to the run's trace."""
-    return {
-        "traceparent": f"00-{trace_id_of(request.run_id)}-{span_id_of(request.run_id, request.item_id, request.request_id)}-01",
-        "tracestate": f"inngest@app={app_uuid(request.app_id)},inngest@fn={request.function_uuid}",
-    }
 
 
 @lru_cache(maxsize=4096)

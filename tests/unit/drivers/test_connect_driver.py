@@ -34,7 +34,7 @@ from stepwell.protocol.connect import (
     WorkerRequestExtendLeaseData,
     frame,
 )
-from stepwell.protocol.ids import ulid
+from stepwell.protocol.ids import run_of_trace_id, ulid
 from tests.unit.protocol.messages import CALL
 
 LEASE_MS, ACK_MS = 30_000, 3_000
@@ -173,6 +173,8 @@ async def test_a_call_and_its_reply(rig: Rig) -> None:
         CALL.run_id,
         CALL.item_id,
     )
+    traced = json.loads(call.user_trace_ctx)
+    assert run_of_trace_id(traced["traceparent"].split("-")[1]) == call.run_id and "inngest@fn=" in traced["tracestate"]
     assert call.system_trace_ctx == b"{}" and json.loads(call.request_payload)["ctx"]["request_id"] == "r-1"
     worker.acks("r-1")
     worker.replies("r-1")

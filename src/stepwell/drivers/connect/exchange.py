@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from stepwell.drivers.trace import trace_headers
 from stepwell.protocol.answers import NO_RETRY_HEADER, RETRY_AFTER_HEADER, SDK_HEADER, VERSION_HEADER
 from stepwell.protocol.calls import Answer, CallRequest, encode_call, parse_answer
+from stepwell.protocol.codec import canonical
 from stepwell.protocol.connect import TRACE_CONTEXT, GatewayExecutorRequestData, ReplyStatus, SDKResponse
 from stepwell.protocol.ids import app_uuid
 
@@ -23,7 +25,7 @@ def data_of(request: CallRequest, account_id: str, environment_id: str) -> Gatew
         step_id=request.step_id,
         request_payload=encode_call(request),
         system_trace_ctx=TRACE_CONTEXT,
-        user_trace_ctx=TRACE_CONTEXT,
+        user_trace_ctx=canonical(trace_headers(request)),
         run_id=request.run_id,
         job_id=request.item_id,
     )
