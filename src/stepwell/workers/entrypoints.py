@@ -172,12 +172,12 @@ class Worker:
             handler = self._old_handlers.get(name)
             if handler is None:
                 raise TypeError(f"Method {name} does not exist")
-            return await _settled(handler(*_accepted(handler, arguments)))
+            return await _settled(handler(*accepted(handler, arguments)))
         made = self._class(entrypoint)(invocation.ctx, env)
         method = getattr(made, name, None)
         if not callable(method):
             raise TypeError(f"Method {name} does not exist")
-        return await _settled(method(*_accepted(method, arguments)))
+        return await _settled(method(*accepted(method, arguments)))
 
     def _class(self, entrypoint: str) -> type[WorkerEntrypoint]:
         found = self.entrypoints.get(entrypoint)
@@ -194,7 +194,7 @@ def _classes(main: ModuleType, base: type[T]) -> dict[str, type[T]]:
     return {name: one for name, one in found.items() if isinstance(one, type) and issubclass(one, base) and one is not base}
 
 
-def _accepted(handler: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+def accepted(handler: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     """As many of the arguments as the handler takes."""
     try:
         parameters = inspect.signature(handler).parameters.values()

@@ -5,3 +5,11 @@ from __future__ import annotations
 
 class NonRetryableError(Exception):
     """Raise it in a step of a workflow: no retry follows."""
+
+
+class WorkflowError(Exception):
+    """What was asked of a workflow's instance cannot be."""
+
+
+class WorkflowTimeoutError(TimeoutError):
+    """A step, or a wait for an event, has taken longer than it may."""
