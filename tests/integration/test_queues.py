@@ -100,6 +100,7 @@ def test_batches_retries_dead_letters_and_runs(way: str, tmp_path: Path, monkeyp
             if rig.server is not None:
                 log = rig.server.text()
                 assert "QUEUE jobs 3/3 (" in log
+                assert 'The consumer of queue "jobs" failed: ValueError: tenant of 21 is broken' in log
                 assert 'on queue "jobs" to dead letter queue "jobs-dead" after 2 failed attempts...' in log
 
     asyncio.run(story())

@@ -33,13 +33,17 @@ DELIVERIES_MAX = 64
 
 
 class BatchEnded(msgspec.Struct, frozen=True):
-    """How a batch ended: its messages as they were delivered, and what became of them. `lost`: nobody has said so."""
+    """How a batch ended: its messages as they were delivered, and what became of them. `lost`: nobody has said so.
+
+    `error` is what the consumer threw.
+    """
 
     queue: str
     messages: tuple[Message, ...]
     settled: Settled
     took_ms: int
     lost: bool
+    error: Json | None = None
 
 
 Told = Callable[[BatchEnded], object]
@@ -157,9 +161,11 @@ class Deliveries:
             except Exception as error:
                 answer = failed(type(error).__name__, str(error), traceback.format_exc())
             took_ms = self._clock.now_ms() - started_ms
-            settled: Settled = await self._submit(BatchAnswered(delivery.id, outcome_of(answer)))
+            outcome = outcome_of(answer)
+            settled: Settled = await self._submit(BatchAnswered(delivery.id, outcome))
             if self._on_settled is not None:
-                self._on_settled(BatchEnded(delivery.queue, effect.messages, settled, took_ms, isinstance(answer, Lost)))
+                thrown = None if isinstance(outcome, Lost) else outcome.error
+                self._on_settled(BatchEnded(delivery.queue, effect.messages, settled, took_ms, isinstance(outcome, Lost), thrown))
         finally:
             self._out.pop(delivery.id, None)
             if not self._out:

@@ -12,10 +12,10 @@ from starlette.routing import BaseRoute, Route
 
 from stepwell.engine.inputs import AnyInput
 from stepwell.engine.inputs_primitives import MessageEdited, MessagesDeleted, MessagesMoved, NewMessage
-from stepwell.engine.model_primitives import Message
+from stepwell.engine.model_primitives import Message, Queue
 from stepwell.errors import NotFound, ProtocolError
 from stepwell.protocol.durations import parse_duration_ms
-from stepwell.protocol.queues import MESSAGE_BYTES_MAX, checked_name, is_message_id, message_id
+from stepwell.protocol.queues import MESSAGE_BYTES_MAX, Consumer, checked_name, is_message_id, message_id
 from stepwell.runtime.node import Node
 from stepwell.server.http import Guard, json_response
 from stepwell.server.message_filters import LOOKED_MAX, MESSAGES_AT_ONCE, Page, compiled, cursor_of, ids_in, pages, shown_message
@@ -47,7 +47,7 @@ class MessageAdminApi:
     async def messages(self, request: Request) -> Response:
         """Messages that wait, in their order; those for which `where` holds. A page may be short: its cursor goes on."""
         query = request.query_params
-        queue = checked_name(request.path_params["queue"])
+        queue = (await named_queue(self._node, request.path_params["queue"])).id
         limit = whole(query.get("limit"), "limit", MESSAGES_DEFAULT, MESSAGES_AT_ONCE)
         where = compiled(query["where"]) if query.get("where") else None
         looked_max = limit if where is None else LOOKED_MAX
@@ -97,7 +97,7 @@ class MessageAdminApi:
     async def move(self, request: Request) -> Response:
         """Send dead letters back to where they came from, or messages to the queue `to`: by `ids`, or those for which `where` holds."""
         body = await fields(request)
-        queue = checked_name(request.path_params["queue"])
+        queue = (await named_queue(self._node, request.path_params["queue"])).id
         to = body.get("to")
         if to is not None and checked_name(to) == queue:
             raise ProtocolError(f"the messages are in queue {queue!r} already: name another one in `to`")
@@ -105,7 +105,7 @@ class MessageAdminApi:
 
     async def delete(self, request: Request) -> Response:
         """Take messages away: by `ids`, or those for which `where` holds."""
-        queue = checked_name(request.path_params["queue"])
+        queue = (await named_queue(self._node, request.path_params["queue"])).id
         return await self._each(queue, await fields(request), "deleted", lambda ids: MessagesDeleted(queue, ids))
 
     async def _each(self, queue: str, body: dict[str, Any], what: str, input_of: Callable[[tuple[str, ...]], AnyInput]) -> Response:
@@ -125,6 +125,16 @@ class MessageAdminApi:
             if page.meant:
                 many += len(await self._node.submit(input_of(tuple(one.id for one in page.meant))))
         return json_response({what: many, "looked": looked, "cursor": page.cursor})
+
+
+async def named_queue(node: Node, name: str) -> Queue:
+    """The queue of that name; one that only dead letters of another will go to is there as well. Raises `NotFound`."""
+    found = await node.reader.queue(checked_name(name))
+    if found is not None:
+        return found
+    if any((function.config.consumer or Consumer()).dead_letter == name for function in node.registry.consumers.values()):
+        return Queue(id=name)
+    raise NotFound(f"there is no queue {name!r}: a queue is there from its first message on, or from the sync of its consumer")
 
 
 def read_body(told: dict[str, Any]) -> tuple[bytes, Any]:

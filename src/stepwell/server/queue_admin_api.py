@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute, Route
 from stepwell.engine.inputs_primitives import QueuePurged, QueueSet
 from stepwell.engine.model_primitives import Delivery, Queue
 from stepwell.engine.registry import Function
-from stepwell.errors import NotFound, ProtocolError
+from stepwell.errors import ProtocolError
 from stepwell.protocol.durations import format_duration, parse_duration_ms
 from stepwell.protocol.queues import (
     CONCURRENCY_MAX,
@@ -24,7 +24,7 @@ from stepwell.protocol.queues import (
 )
 from stepwell.runtime.node import Node
 from stepwell.server.http import Guard, json_response
-from stepwell.server.message_admin_api import MessageAdminApi
+from stepwell.server.message_admin_api import MessageAdminApi, named_queue
 from stepwell.server.run_api import fields
 from stepwell.server.sdk_api import whole
 
@@ -111,14 +111,6 @@ class QueueAdminApi:
             "dead_letter": queue.dead_letter,
             "consumer": None if function is None else shown_consumer(function),
         }
-
-
-async def named_queue(node: Node, name: str) -> Queue:
-    """The queue of that name. Raises `NotFound`."""
-    found = await node.reader.queue(checked_name(name))
-    if found is None:
-        raise NotFound(f"there is no queue {name!r}: a queue is there from its first message on, or from the sync of its consumer")
-    return found
 
 
 def read_settings(queue: str, body: dict[str, Any], consumer: Function | None) -> QueueSet:

@@ -286,6 +286,20 @@ def test_what_is_meant_has_to_be_told() -> None:
     with_queues(work)
 
 
+def test_a_queue_that_is_not_there_is_told_and_one_of_dead_letters_is_there() -> None:
+    """Whatever is asked of it: a misspelt name is no empty queue. Where a consumer's dead letters will go, none may be yet."""
+
+    async def work(rig: Rig) -> None:
+        await rig.sync(consumer=DEADLY)
+        asks = [("GET", "", None), ("GET", "/messages", None), ("POST", "/purge", None)]
+        asks += [("POST", f"/messages/{what}", {"where": "true"}) for what in ("move", "delete")]
+        for method, path, body in asks:
+            assert "there is no queue 'jbos'" in (await rig.ask(method, f"/api/queues/jbos{path}", body, 404))["error"]
+            await rig.ask(method, f"/api/queues/jobs-dead{path}", body)
+
+    with_queues(work)
+
+
 def test_the_admin_token_is_asked_for() -> None:
     """On a server with keys, by every route."""
     keys = Keys(event_keys=("e",), signing_key="signkey-test-00ff", admin_token="a")

@@ -72,12 +72,12 @@ def test_messages_that_die_with_their_worker_are_counted() -> None:
     with_queues(work)
 
 
-def batch(settled: Settled, attempts: int = 3, lost: bool = False) -> BatchEnded:
+def batch(settled: Settled, attempts: int = 3, lost: bool = False, error: bytes | None = None) -> BatchEnded:
     """A batch of three."""
     messages = [
         Message(id=name, queue="q", ready_ms=0, sent_ms=0, content_type="json", body=b"1", attempts=attempts) for name in ("a", "b", "c")
     ]
-    return BatchEnded("q", tuple(messages), settled, 12, lost)
+    return BatchEnded("q", tuple(messages), settled, 12, lost, error)
 
 
 def test_lines_of_a_dev_server() -> None:
@@ -87,6 +87,11 @@ def test_lines_of_a_dev_server() -> None:
         'Dropped message "b" on queue "q" after 3 failed attempts!',
         "QUEUE q 1/3 (12ms)",
     ]
+    assert list(lines(batch(Settled(retried=3), error=b'{"name":"KeyError","message":"no\\nreport","stack":"..."}'))) == [
+        'The consumer of queue "q" failed: KeyError: no report',
+        "QUEUE q 0/3 (12ms)",
+    ]
+    assert next(lines(batch(Settled(retried=3), error=b'"broken"'))) == 'The consumer of queue "q" failed: broken'
     assert list(lines(batch(Settled(dead=("a", "c"), dead_letter="d"), attempts=1, lost=True))) == [
         'Moving message "a" on queue "q" to dead letter queue "d" after 1 failed attempt...',
         'Moving message "c" on queue "q" to dead letter queue "d" after 1 failed attempt...',
