@@ -104,6 +104,7 @@ def test_dead_letters_are_looked_at_mended_and_sent_back(page: Page, server: Ser
     """With their error as text, whatever it holds; one by its button, some by ticks, all that a condition means."""
     die(server, "<img src=x onerror=alert(1)>", "globex", "globex", "initech")
     page.get_by_role("link", name="jobs-dead").first.click()
+    expect(page.get_by_role("heading", name="jobs-dead")).to_be_visible()
     expect(page.locator("tbody tr")).to_have_count(4)
     page.locator("tr", has_text="onerror").get_by_role("link").first.click()
     expect(page.get_by_role("heading", name="Error")).to_be_visible()
@@ -142,12 +143,30 @@ def test_dead_letters_are_looked_at_mended_and_sent_back(page: Page, server: Ser
     expect(page.locator("#told")).to_contain_text("1 message sent back")
 
 
+def test_numbers_that_javascript_cannot_hold_stay_as_they_are(page: Page, server: Server) -> None:
+    """A body is shown, edited and sent as the text that it is."""
+    server.ask("/api/queues/large/messages", b'{"body":{"id":9007199254740993}}')
+    page.reload()
+    page.get_by_role("link", name="large").click()
+    expect(page.get_by_role("heading", name="large")).to_be_visible()
+    page.locator("tbody a").first.click()
+    expect(page.locator("aside pre")).to_have_text('{"id":9007199254740993}')
+    page.get_by_text("Edit the body").click()
+    expect(page.locator("#edited")).to_have_value('{"id":9007199254740993}')
+    page.locator("#edited").fill('{"id":9007199254740993,"ok":true}')
+    page.get_by_role("button", name="Save").click()
+    expect(page.locator("aside pre")).to_have_text('{"id":9007199254740993,"ok":true}')
+    (message,) = server.ask("/api/queues/large/messages")["messages"]
+    assert message["body"] == {"id": 9007199254740993, "ok": True}
+
+
 def test_many_messages_are_paged(page: Page, server: Server) -> None:
     """Fifty at a time, and back to the first."""
     for _ in range(2):
         server.ask("/queues/many/messages", {"messages": [{"body": "x" * 300}] * 60})
     page.reload()
     page.get_by_role("link", name="many").click()
+    expect(page.get_by_role("heading", name="many")).to_be_visible()
     expect(page.locator("tbody tr")).to_have_count(50)
     page.get_by_role("button", name="More").click()
     expect(page.get_by_role("button", name="First")).to_be_visible()

@@ -64,8 +64,10 @@ class MessageAdminApi:
         return json_response({"messages": [shown_message(one) for one in found], "cursor": cursor})
 
     async def message(self, request: Request) -> Response:
-        """One message, be it waiting or out."""
-        return json_response(shown_message(await self._named(request)))
+        """One message, be it waiting or out. `raw` is the text of a JSON body, for those who cannot hold all of its numbers."""
+        message = await self._named(request)
+        raw = message.body.decode() if message.content_type == "json" else None
+        return json_response({**shown_message(message), "raw": raw})
 
     async def _named(self, request: Request) -> Message:
         queue, wanted = checked_name(request.path_params["queue"]), request.path_params["message_id"]

@@ -153,7 +153,9 @@ def test_a_message_is_sent_by_hand_and_shown_decoded() -> None:
             ("AAE=", "bytes", 2),
         ]
         assert listed[2]["ready_ms"] - listed[2]["sent_ms"] == 10_000
-        assert await rig.ask("GET", f"/api/queues/jobs/messages/{first}") == listed[0]
+        assert await rig.ask("GET", f"/api/queues/jobs/messages/{first}") == {**listed[0], "raw": '{"b":[1,null]}'}
+        (large,) = await rig.send("large", 2**63 + 1)
+        assert (await rig.ask("GET", f"/api/queues/large/messages/{large}"))["raw"] == str(2**63 + 1)
         missing = f"/api/queues/jobs/messages/{'0' * 32}"
         assert "consumed, deleted or moved" in (await rig.ask("GET", missing, status=404))["error"]
         assert (await rig.ask("GET", f"/api/queues/other/messages/{first}", status=404))["status"] == 404

@@ -64,8 +64,7 @@ function forms(queue, path, act) {
   const text = h("input", { id: "as-text", type: "checkbox" });
   const delay = h("input", { id: "delay", type: "text", placeholder: "10s" });
   const send = async () => {
-    const told = { body: text.checked ? body.value : parsed(body.value), content_type: text.checked ? "text" : "json" };
-    const { id } = await ask(`${path}/messages`, delay.value ? { ...told, delay: delay.value } : told);
+    const { id } = await ask(`${path}/messages`, request(body.value, text.checked ? "text" : "json", delay.value ? { delay: delay.value } : {}));
     return `Message ${id} is sent.`;
   };
   const pulled = !queue.consumer;
@@ -151,10 +150,11 @@ function list(queue, path, messages, cursor, chosen, act, refresh) {
 function detail(queue, path, message, act) {
   if (message === null) return h("aside", { class: "detail" }, "This message is not there any more: it was consumed, deleted, edited or sent back.");
   const at = `${path}/messages/${message.id}`;
-  const asText = message.content_type !== "json";
-  const body = h("textarea", { id: "edited", spellcheck: "false" }, asText ? message.body : JSON.stringify(message.body, null, 2));
+  // Numbers that JavaScript cannot hold would come back changed: such a body is shown as it is stored.
+  const exact = message.raw === null || JSON.stringify(message.body) === message.raw;
+  const body = h("textarea", { id: "edited", spellcheck: "false" }, message.raw === null ? message.body : exact ? JSON.stringify(message.body, null, 2) : message.raw);
   const save = async () => {
-    const { id } = await ask(at, { body: asText ? body.value : parsed(body.value), content_type: message.content_type }, "PUT");
+    const { id } = await ask(at, request(body.value, message.content_type), "PUT");
     location.hash = `#/queues/${encodeURIComponent(queue.name)}/${id}`;
     return `The message has another body, and with it the id ${id}.`;
   };
@@ -172,7 +172,7 @@ function detail(queue, path, message, act) {
       message.dead_of ? h("button", { type: "button", onclick: act(one("move")) }, "Send it back") : null,
       h("button", { type: "button", onclick: act(one("delete")) }, "Delete it")),
     message.error ? h("section", {}, h("h2", {}, "Error"), h("p", { class: "error" }, errorText(message.error)), message.error.stack ? h("pre", {}, message.error.stack) : null) : null,
-    json(`Body (${message.content_type})`, message.body),
+    exact ? json(`Body (${message.content_type})`, message.body) : h("section", {}, h("h2", {}, "Body (json)"), h("pre", {}, message.raw)),
     message.out ? null : h("details", {}, h("summary", {}, "Edit the body"), h("form", { onsubmit: act(save) },
       h("label", { for: "edited" }, message.content_type === "bytes" ? "Body (base64)" : "Body"), body,
       h("div", { class: "bar" }, h("button", { class: "primary", type: "submit" }, "Save")))));
@@ -188,8 +188,11 @@ function count(many) {
   return `${many.toLocaleString()} ${many === 1 ? "message" : "messages"}`;
 }
 
-function parsed(text) {
-  try { return JSON.parse(text); } catch (error) { throw new Error(`The body is not JSON: ${error.message}`); }
+// A request with a body as it was typed.
+function request(text, type, more = {}) {
+  if (type !== "json") return { ...more, body: text, content_type: type };
+  try { JSON.parse(text); } catch (error) { throw new Error(`The body is not JSON: ${error.message}`); }
+  return `{"body":${text},"content_type":"json"${Object.entries(more).map(([name, value]) => `,${JSON.stringify(name)}:${JSON.stringify(value)}`).join("")}}`;
 }
 
 function preview({ body, content_type, bytes }) {
