@@ -49,7 +49,9 @@ def realtime(counts: Counts) -> Iterable[str]:
     yield from gauge("stepwell_realtime_subscribers", "Subscribers of realtime topics.", {"": counts.subscribers})
     yield from counter("stepwell_realtime_published_total", "Messages published to topics.", {"": counts.published})
     yield from counter("stepwell_realtime_delivered_total", "Messages queued for subscribers, one for each.", {"": counts.delivered})
-    yield from counter("stepwell_realtime_dropped_total", "Subscribers that were dropped because they read too slowly.", {"": counts.dropped})
+    yield from counter(
+        "stepwell_realtime_dropped_total", "Subscribers that were dropped because they read too slowly.", {"": counts.dropped}
+    )
 
 
 def gauge(name: str, says: str, values: Mapping[str, float], label_name: str = "function", kind: str = "gauge") -> Iterable[str]:
