@@ -54,7 +54,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a consumer reports of a batch: how its handler ended, and what it said of the batch and of single messages.
 
     `acks` and `retries` (id → delay, `None` where none was said) are the messages with an own decision. `ack_all` and `retry_all`
-    are the batch's; both are told where the handler said both, the first one counts. A handler that threw tells its `error`.
+    are the batch's; whoever reports keeps the first of them only. A handler that threw tells its `error`.
     """
 
     acks: tuple[str, ...] = ()
@@ -75,6 +75,7 @@ def settled(outcome: Outcome, ids: Iterable[str], retry_delay_ms: int) -> dict[s
     """What becomes of each message: delivered again, or (`None`) done with. Ids that the report names and the batch has not are nothing.
 
     A handler that returned acks what it says nothing of; one that threw has that delivered again, while its explicit acks hold.
+    A report that contradicts itself loses nothing: what it wants again comes again. A delay beyond what may be is what may be.
     """
     decided: dict[str, Retry | None] = {}
     acks = frozenset(outcome.acks)
@@ -83,12 +84,17 @@ def settled(outcome: Outcome, ids: Iterable[str], retry_delay_ms: int) -> dict[s
     for message_id in ids:
         if message_id in outcome.retries:
             delay_ms = outcome.retries[message_id]
-            decided[message_id] = Retry(fallback if delay_ms is None else delay_ms)
+            decided[message_id] = Retry(bounded(fallback if delay_ms is None else delay_ms))
         elif message_id in acks or not again:
             decided[message_id] = None
         else:
-            decided[message_id] = Retry(fallback)
+            decided[message_id] = Retry(bounded(fallback))
     return decided
+
+
+def bounded(delay_ms: int) -> int:
+    """The delay of a retry, within what is taken: whoever reports it may be anybody's code."""
+    return max(0, min(delay_ms, DELAY_MS_MAX))
 
 
 def checked_name(name: object, what: str = "a queue") -> str:

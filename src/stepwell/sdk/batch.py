@@ -1,7 +1,8 @@
 """A batch as its consumer sees it: the messages, and what the handler says of each and of all.
 
 Of one message the first word counts, `ack()` or `retry()`; of several `retry()` the last one tells the delay. `ack_all()` and `retry_all()`
-are for the messages of which nothing was said before; after one of them, nothing is said of single messages any more.
+are for the messages of which nothing was said before, and of both the first counts; after `ack_all()` no message is retried, after
+`retry_all()` none is acked, but each may still have a delay of its own.
 """
 
 from __future__ import annotations
@@ -41,20 +42,19 @@ class Decisions:
 
     def ack(self, message_id: str) -> str | None:
         """A message is done with. Gives a warning where that has no effect."""
-        if (earlier := self._said(message_id, "retry" if message_id in self.retries else None)) is not None:
+        earlier = "retry" if message_id in self.retries else "retryAll" if self.all == "retryAll" else None
+        if earlier is not None and message_id not in self.acks:
             return ignored("ack", message_id, earlier)
         self.acks[message_id] = None
         return None
 
     def retry(self, message_id: str, delay_ms: int | None) -> str | None:
         """A message is to be delivered again. Gives a warning where that has no effect."""
-        if (earlier := self._said(message_id, "ack" if message_id in self.acks else None)) is not None:
+        earlier = "ack" if message_id in self.acks else "ackAll" if self.all == "ackAll" else None
+        if earlier is not None and message_id not in self.retries:
             return ignored("retry", message_id, earlier)
         self.retries[message_id] = delay_ms
         return None
-
-    def _said(self, message_id: str, own: str | None) -> str | None:
-        return own if own is not None or message_id in self.retries or message_id in self.acks else self.all
 
     def ack_all(self) -> str | None:
         """All of which nothing was said are done with."""
