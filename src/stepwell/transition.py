@@ -167,7 +167,7 @@ def transition(registry: Registry, view: View, input: AnyInput, now_ms: int) -> 
             return endpoints.on_endpoint_found(registry, view, input, now_ms)
         case AppSynced():
             commands = apps.on_app_synced(registry, view, input, now_ms)
-            return commands if any(isinstance(one, Refuse) for one in commands) else [*commands, *queue.on_queues_told(view, input)]
+            return commands if any(isinstance(one, Refuse) for one in commands) else [*commands, *queue.on_queues_told(view, input, now_ms)]
         case AppRemoved():
             return apps.on_app_removed(registry, view, input, now_ms)
         case NodeStarted():

@@ -15,6 +15,7 @@ from stepwell.engine.flow.scheduling import batch_run_id
 from stepwell.engine.flow.singleton import SINGLETON
 from stepwell.engine.mail import NAMESPACE
 from stepwell.engine.model import DeferStatus, LaneState, RunStatus, StepStatus, TimerKind
+from stepwell.engine.model_primitives import places_of
 from stepwell.engine.run import CANCEL_PREFIX, ENDED, MOVES
 from stepwell.engine.tables import Tables
 from stepwell.protocol.ids import derived_ulid
@@ -23,13 +24,14 @@ from stepwell.protocol.lifecycle import DEFERRED, FINISHED
 
 
 def counters_count_leases(tables: Tables) -> Iterator[str]:
-    """A key's counter is the number of leased items, or of begun and live runs, that hold it."""
+    """A key's counter is the number of leased items, of begun and live runs, or of a queue's deliveries, that hold it."""
     held = Count(key for item in tables.items if item.holder is not None for key in of_calls(item.keys))
     held += Count(key for run in tables.runs if run.started_ms is not None and run.ended_ms is None for key in of_runs(run.keys))
+    held += Count(places_of(delivery.queue) for delivery in tables.deliveries)
     counted = {counter.id: counter.running for counter in tables.counters}
     for key in held.keys() | counted.keys():
         if held[key] != counted.get(key, 0):
-            yield f"counter {key} says {counted.get(key, 0)}, {held[key]} leased items or runs hold it"
+            yield f"counter {key} says {counted.get(key, 0)}, {held[key]} leased items, runs or deliveries hold it"
 
 
 def live_runs_go_on(tables: Tables) -> Iterator[str]:
@@ -323,6 +325,48 @@ def kept_signals_are_not_waited_for(tables: Tables) -> Iterator[str]:
             yield f"signals {entry.key!r} are kept, and run {waited[entry.key]} waits for one"
 
 
+def queues_count_messages(tables: Tables) -> Iterator[str]:
+    """A queue counts its messages that are not out, and their bytes; a message's queue is there."""
+    waiting, sizes = Count[str](), Count[str]()
+    for message in tables.messages:
+        if message.queue not in tables.queues.rows:
+            yield f"message {message.id} is in the queue {message.queue}, which is not there"
+        if message.delivery is None:
+            waiting[message.queue] += 1
+            sizes[message.queue] += len(message.body)
+    for queue in tables.queues:
+        if (queue.waiting, queue.waiting_bytes) != (waiting[queue.id], sizes[queue.id]):
+            counted = f"{queue.waiting} messages, {queue.waiting_bytes} bytes"
+            yield f"queue {queue.id} counts {counted}; there are {waiting[queue.id]} and {sizes[queue.id]}"
+
+
+def deliveries_have_messages(tables: Tables) -> Iterator[str]:
+    """A message that is out belongs to a delivery that names it, once; a delivery's messages are of its queue, out with it, and counted."""
+    named = Count((delivery.id, message_id) for delivery in tables.deliveries for message_id in delivery.messages)
+    for message in tables.messages:
+        if message.delivery is not None and not named[message.delivery, message.id]:
+            yield f"message {message.id} is out with {message.delivery}, which does not name it"
+        if message.delivery is not None and (message.pulled or message.attempts < 1):
+            yield f"message {message.id} is out, pulled {message.pulled}, after {message.attempts} attempts"
+    for (delivery_id, message_id), count in named.items():
+        found = tables.messages.rows.get(message_id)
+        delivery = tables.deliveries.rows[delivery_id]
+        if found is None or (found.delivery, found.queue) != (delivery_id, delivery.queue) or count > 1:
+            yield f"delivery {delivery_id} of {delivery.queue} names {message_id} {count} times; that is {found}"
+    for delivery in tables.deliveries:
+        if not delivery.messages:
+            yield f"delivery {delivery.id} is empty"
+        if delivery.holder not in tables.holders.rows and f"redeliver/{delivery.holder}" not in tables.timers.rows:
+            yield f"delivery {delivery.id} is leased to {delivery.holder}, which is not there"
+
+
+def waiting_messages_expire(tables: Tables) -> Iterator[str]:
+    """A queue in which something waits has the timer that takes away what is old."""
+    for queue in tables.queues:
+        if queue.waiting and f"expiry/{queue.id}" not in tables.timers.rows:
+            yield f"{queue.waiting} messages wait in {queue.id}, and nothing will take the old ones away"
+
+
 STATE: tuple[Callable[[Tables], Iterator[str]], ...] = (
     counters_count_leases,
     live_runs_go_on,
@@ -345,6 +389,9 @@ STATE: tuple[Callable[[Tables], Iterator[str]], ...] = (
     singletons_are_single,
     kept_signals_are_not_waited_for,
     traces_are_counted,
+    queues_count_messages,
+    deliveries_have_messages,
+    waiting_messages_expire,
 )
 
 

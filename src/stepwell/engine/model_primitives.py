@@ -70,3 +70,8 @@ class KvEntry(Row, frozen=True, kw_only=True):
     content_type: ContentType
     metadata: Json | None
     expires_ms: int | None
+
+
+def places_of(queue: str) -> str:
+    """The counter of a queue's deliveries that are out."""
+    return f"queue/{queue}"

@@ -13,7 +13,7 @@ import msgspec
 
 from stepwell.engine.flow.keys import THROTTLE, gating, of_calls, of_runs, of_throttles
 from stepwell.engine.model import Item, Key, Lane, Name, Row, Run, Timer, TimerKind, Wait
-from stepwell.engine.model_primitives import Delivery
+from stepwell.engine.model_primitives import Delivery, places_of
 from stepwell.engine.tables import SCAN_TABLE, behind
 from stepwell.engine.view import Scan, Select, Selection, View
 from stepwell.protocol.lifecycle import split_correlation
@@ -167,7 +167,7 @@ def delivery_messages(delivery: Delivery) -> Iterable[Selection]:
         yield Select("messages", message_id)
     yield Select("queues", delivery.queue)
     yield Select("timers", f"expiry/{delivery.queue}")
-    yield Select("counters", f"queue/{delivery.queue}")
+    yield Select("counters", places_of(delivery.queue))
 
 
 RELATIONS: dict[tuple[str, str], Callable[[Any], Iterable[Selection]]] = {

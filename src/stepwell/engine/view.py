@@ -85,7 +85,7 @@ class View(Tables):
         super().__init__()
         self._careful = careful
         self._absent: dict[str, set[Key]] = {name: set() for name in SPECS}
-        self._scans: dict[tuple[str, str], tuple[int, bool]] = {}
+        self._scans: dict[tuple[str, str], tuple[int, bool, Row | None]] = {}
         self._before: dict[tuple[str, Key], Row | None] = {}
         self._undo: list[tuple[str, Key, object]] = []
         self._written: dict[tuple[str, Key], set[str]] = {}
@@ -124,7 +124,7 @@ class View(Tables):
             key = rows.spec.key_of(row)
             if not self.knows(table, key) and not self._is_over(row):
                 rows.put(key, row)
-        self._scans[scan.name, scan.value] = (scan.limit, len(found) < scan.limit)
+        self._scans[scan.name, scan.value] = (scan.limit, len(found) < scan.limit, found[-1] if found else None)
 
     def _is_over(self, row: Row) -> bool:
         """Whether the row, read late, belongs to a run that this group has ended: the store's row goes by range."""
@@ -226,6 +226,15 @@ class View(Tables):
         A scan that ran dry says that none is left only where this is false.
         """
         return not self._scans[name, value][1] or len(SCANS[name](self, value)) > limit
+
+    def horizon(self, name: str, value: str) -> Any:
+        """The last row, as the store had it, of a scan that left more behind; `None` where all of it is here.
+
+        A row that the group itself put behind that place is in the scan before others that nobody has read yet: for a cursor it is
+        beyond what may be looked at.
+        """
+        _, dry, last = self._scans[name, value]
+        return None if dry else last
 
     # Changing, for the node.
 

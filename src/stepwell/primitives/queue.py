@@ -14,15 +14,18 @@ from stepwell.engine.commands import Command, Delete, Edit, Effect, Put, Release
 from stepwell.engine.inputs import AppSynced, NodeStarted
 from stepwell.engine.inputs_primitives import BatchAnswered, DeliveriesReturned, MessagesSent
 from stepwell.engine.model import Json, Timer, TimerKind
-from stepwell.engine.model_primitives import Delivery, Message, Queue
+from stepwell.engine.model_primitives import Delivery, Message, Queue, places_of
 from stepwell.engine.registry import Registry
-from stepwell.engine.selection import RETURN_AT_ONCE, delivery_messages
+from stepwell.engine.selection import delivery_messages
 from stepwell.engine.view import Scan, Select, Selection, View
 from stepwell.protocol.answers import Lost
 from stepwell.protocol.queues import Consumer, Outcome, Retry, settled
 
 LOSSES_MAX = 3
 """How often in a row a delivery of a message may be lost with its process before that counts as a failed try."""
+
+REDELIVER_AT_ONCE = 8
+"""Deliveries that come back in one step of their cursor: a batch may hold a hundred messages, with their bodies."""
 
 
 class QueueStirred(Effect, frozen=True):
@@ -93,17 +96,6 @@ class BuryMessage(Edit, frozen=True):
     delivery: str | None = None
 
 
-def places_of(queue: str) -> str:
-    """The counter of a queue's deliveries that are out."""
-    return f"queue/{queue}"
-
-
-def consumer_of(registry: Registry, queue: str) -> Consumer | None:
-    """How a queue is consumed, where a function of an app does it."""
-    function = registry.consumers.get(queue)
-    return None if function is None else function.config.consumer or Consumer()
-
-
 class Ledger:
     """The queues that one transition touches, each written once, with the timers that keep them going."""
 
@@ -141,11 +133,28 @@ class Ledger:
         commands: list[Command | Effect] = [SetRow(queue) for queue in self._queues.values() if queue != self._view.get("queues", queue.id)]
         for name, first_ms in self._first_ms.items():
             commands.append(QueueStirred(name))
-            if self._view.timer(f"expiry/{name}") is None:
-                due_ms = first_ms + self._queues[name].retention_ms
-                expiry = Timer(id=f"expiry/{name}", due_ms=due_ms, kind=TimerKind.EXPIRY, ref=name)
-                commands += [Put(expiry), TimerSet(expiry.id, due_ms)]
+            expiry, due_ms = self._view.timer(f"expiry/{name}"), first_ms + self._queues[name].retention_ms
+            if expiry is None or expiry.due_ms > due_ms:  # a message that was kept back may have been the first
+                commands += expire_at(name, due_ms)
         return commands
+
+
+def expire_at(queue: str, due_ms: int) -> list[Command | Effect]:
+    """The cursor that takes away what is old looks at the queue at a time."""
+    expiry = Timer(id=f"expiry/{queue}", due_ms=due_ms, kind=TimerKind.EXPIRY, ref=queue)
+    return [SetRow(expiry), TimerSet(expiry.id, due_ms)]
+
+
+def first_messages(view: View, value: str, limit: int) -> list[Message]:
+    """The first messages of a queue, or those behind a place, as far as the store was read.
+
+    What this group has sent or given back behind that is left for later: between there may be others, which would be passed over.
+    """
+    found: list[Message] = view.scan("queue_messages", value, limit)
+    last: Message | None = view.horizon("queue_messages", value)
+    if last is None:
+        return found
+    return [message for message in found if (message.ready_ms, message.id) <= (last.ready_ms, last.id)]
 
 
 def select_queue(name: str) -> list[Selection]:
@@ -170,7 +179,9 @@ def on_messages_sent(view: View, sent: MessagesSent, now_ms: int) -> list[Comman
     queue = ledger.queue(sent.queue)
     before = Backlog(queue.waiting, queue.waiting_bytes)
     commands: list[Command | Effect] = []
-    for new in sent.messages:
+    ids = tuple(dict.fromkeys(new.id for new in sent.messages))
+    told = {new.id: new for new in reversed(sent.messages)}  # of two with one id, the first
+    for new in (told[message_id] for message_id in ids):
         if not sent.fresh and view.get("messages", new.id) is not None:
             continue  # a repeated send
         ready_ms = now_ms + new.delay_ms
@@ -205,7 +216,9 @@ class Ending:
 
     def __init__(self, registry: Registry, view: View, delivery: Delivery, now_ms: int, ledger: Ledger | None = None) -> None:
         self._view, self._delivery, self._now_ms = view, delivery, now_ms
-        self._consumer = consumer_of(registry, delivery.queue) or Consumer()
+        # As the function says that has the batch, also where its app has taken it away meanwhile: its dead letters stay such.
+        function = registry.functions.get(delivery.function_id)
+        self._consumer = (None if function is None else function.config.consumer) or Consumer()
         self._own = ledger is None
         self._ledger = ledger or Ledger(view, now_ms)
         self._acked = self._retried = 0
@@ -287,7 +300,7 @@ def lost_error(reason: str) -> Json:
 
 def select_synced(synced: AppSynced) -> list[Selection]:
     """The queues that the app's functions consume."""
-    return [Select("queues", queue) for queue, _ in consumed(synced)]
+    return [selection for queue, _ in consumed(synced) for selection in select_queue(queue)]
 
 
 def consumed(synced: AppSynced) -> list[tuple[str, Consumer | None]]:
@@ -296,7 +309,7 @@ def consumed(synced: AppSynced) -> list[tuple[str, Consumer | None]]:
     return [(trigger.queue, config.consumer) for config in configs for trigger in config.triggers if trigger.queue is not None]
 
 
-def on_queues_told(view: View, synced: AppSynced) -> list[Command | Effect]:
+def on_queues_told(view: View, synced: AppSynced, now_ms: int) -> list[Command | Effect]:
     """A queue is there from the sync on that tells who consumes it, and keeps its messages as long as that says."""
     commands: list[Command | Effect] = []
     for name, consumer in consumed(synced):
@@ -306,6 +319,8 @@ def on_queues_told(view: View, synced: AppSynced) -> list[Command | Effect]:
             queue = msgspec.structs.replace(queue, retention_ms=consumer.retention_ms)
         if queue != before:
             commands.append(SetRow(queue))
+        if before is not None and queue.retention_ms < before.retention_ms and view.timer(f"expiry/{name}") is not None:
+            commands += expire_at(name, now_ms)
     return commands
 
 
@@ -344,10 +359,10 @@ def redeliver_later(holder: str, now_ms: int) -> list[Command | Effect]:
 
 def on_redeliver(registry: Registry, view: View, timer: Timer, now_ms: int) -> list[Command | Effect]:
     """One step of that cursor."""
-    view.require([Scan("holder_deliveries", timer.ref, RETURN_AT_ONCE, ("messages",))])
-    deliveries: list[Delivery] = view.scan("holder_deliveries", timer.ref, RETURN_AT_ONCE)
+    view.require([Scan("holder_deliveries", timer.ref, REDELIVER_AT_ONCE, ("messages",))])
+    deliveries: list[Delivery] = view.scan("holder_deliveries", timer.ref, REDELIVER_AT_ONCE)
     commands = come_back(registry, view, deliveries, "the server was restarted", now_ms)
-    more = view.more("holder_deliveries", timer.ref, RETURN_AT_ONCE)
+    more = view.more("holder_deliveries", timer.ref, REDELIVER_AT_ONCE)
     return [*commands, TimerSet(timer.id, now_ms) if more else Delete("timers", timer.id)]
 
 

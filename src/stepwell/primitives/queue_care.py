@@ -10,7 +10,7 @@ from stepwell.engine.model import Timer, TimerKind
 from stepwell.engine.model_primitives import Message, Queue
 from stepwell.engine.tables import behind
 from stepwell.engine.view import Scan, Select, Selection, View
-from stepwell.primitives.queue import BuryMessage, Ledger, QueueStirred, select_queue
+from stepwell.primitives.queue import BuryMessage, Ledger, QueueStirred, expire_at, first_messages, select_queue
 
 SWEEP_QUEUE_AT_ONCE = 500
 """Messages that one step of a purge or of an expiry takes away."""
@@ -28,7 +28,7 @@ def on_queue_set(view: View, wanted: QueueSet, now_ms: int) -> list[Command | Ef
     commands: list[Command | Effect] = [SetRow(queue)] if view.get("queues", queue.id) is None else ledger.commands()
     expiry: Timer | None = view.timer(f"expiry/{queue.id}")
     if expiry is not None and wanted.retention_ms is not None:
-        commands += [SetRow(msgspec.structs.replace(expiry, due_ms=now_ms)), TimerSet(expiry.id, now_ms)]
+        commands += expire_at(queue.id, now_ms)
     return [*commands, QueueStirred(queue.id), Reply(queue)]
 
 
@@ -49,15 +49,15 @@ def on_purge(view: View, timer: Timer, now_ms: int) -> list[Command | Effect]:
     mark, _, place = timer.after.partition(" ")
     scan = behind(timer.ref, place)
     view.require([*select_queue(timer.ref), Scan("queue_messages", scan, SWEEP_QUEUE_AT_ONCE)])
-    messages: list[Message] = view.scan("queue_messages", scan, SWEEP_QUEUE_AT_ONCE)
+    messages = first_messages(view, scan, SWEEP_QUEUE_AT_ONCE)
     ledger = Ledger(view, now_ms)
     commands: list[Command | Effect] = []
     for message in messages:
         if message.sent_ms <= int(mark):
             ledger.goes(message)
             commands.append(Delete("messages", message.id))
-    if messages and view.more("queue_messages", scan, SWEEP_QUEUE_AT_ONCE):
-        after = f"{mark} {place_of(messages[-1])}"
+    if view.more("queue_messages", scan, SWEEP_QUEUE_AT_ONCE):
+        after = f"{mark} {place_of(messages[-1]) if messages else place}"
         return [*commands, *ledger.commands(), SetRow(msgspec.structs.replace(timer, after=after)), TimerSet(timer.id, now_ms)]
     return [*commands, *ledger.commands(), Delete("timers", timer.id)]
 
@@ -71,8 +71,8 @@ def on_expiry(view: View, timer: Timer, now_ms: int) -> list[Command | Effect]:
     """Messages that were kept as long as the queue says go; the timer comes back for the oldest of the others."""
     view.require([*select_queue(timer.ref), Scan("queue_messages", timer.ref, SWEEP_QUEUE_AT_ONCE)])
     queue: Queue | None = view.get("queues", timer.ref)
-    messages: list[Message] = view.scan("queue_messages", timer.ref, SWEEP_QUEUE_AT_ONCE)
-    if queue is None or not messages:
+    messages = first_messages(view, timer.ref, SWEEP_QUEUE_AT_ONCE)
+    if queue is None or not (messages or view.more("queue_messages", timer.ref, SWEEP_QUEUE_AT_ONCE)):
         return [Delete("timers", timer.id)]
     ledger = Ledger(view, now_ms)
     old = [message for message in messages if message.ready_ms + queue.retention_ms <= now_ms]
@@ -80,7 +80,7 @@ def on_expiry(view: View, timer: Timer, now_ms: int) -> list[Command | Effect]:
         ledger.goes(message)
     due_ms = now_ms if len(old) == len(messages) else messages[len(old)].ready_ms + queue.retention_ms
     gone = [Delete("messages", message.id) for message in old]
-    return [*gone, *ledger.commands(), SetRow(msgspec.structs.replace(timer, due_ms=due_ms)), TimerSet(timer.id, due_ms)]
+    return [*gone, *ledger.commands(), *expire_at(timer.ref, due_ms)]
 
 
 # Messages.
@@ -98,7 +98,7 @@ def at_rest(view: View, queue: str, ids: tuple[str, ...]) -> list[Message]:
 
 
 def on_messages_moved(view: View, moved: MessagesMoved, now_ms: int) -> list[Command | Effect]:
-    """Dead letters wait in the queue they came from, or in the one that is named, as if sent now; others stay. Replies the ids moved."""
+    """Messages wait at once in the queue that is named, or as dead letters in the one they came from; others stay. Replies the ids."""
     ledger = Ledger(view, now_ms)
     commands: list[Command | Effect] = []
     ids = []

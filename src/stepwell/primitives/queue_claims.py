@@ -11,17 +11,17 @@ from stepwell.engine.commands import Charge, Command, Delete, Effect, Put, Reply
 from stepwell.engine.decision import Decision
 from stepwell.engine.ending import settle
 from stepwell.engine.events import event_body, stored
-from stepwell.engine.flow.gates import OPEN
+from stepwell.engine.flow.gates import OPEN, Gates
 from stepwell.engine.flow.scheduling import Wish, ask_for_event, select_asked
 from stepwell.engine.inputs_primitives import QueueClaimed
-from stepwell.engine.model import Timer, TimerKind
-from stepwell.engine.model_primitives import Delivery, Message
+from stepwell.engine.model import EventRow, Timer, TimerKind
+from stepwell.engine.model_primitives import Delivery, Message, Queue, places_of
 from stepwell.engine.registry import Function, Registry
 from stepwell.engine.view import Scan, Select, Selection, View
-from stepwell.primitives.queue import Backlog, LeaseMessage, Ledger, QueueStirred, places_of, select_queue
+from stepwell.primitives.queue import Backlog, LeaseMessage, Ledger, QueueStirred, first_messages, select_queue
 from stepwell.protocol.codec import Json, canonical, canonicalize
 from stepwell.protocol.events import Event
-from stepwell.protocol.ids import derived_ulid, run_ulid, ulid
+from stepwell.protocol.ids import derived_ulid, run_ulid, ulid, ulid_ms
 from stepwell.protocol.queues import Consumer, event_name
 
 DELIVERIES_AT_ONCE = 4
@@ -29,6 +29,9 @@ DELIVERIES_AT_ONCE = 4
 
 STARTS_AT_ONCE = 50
 """Messages that one claim starts runs for at most."""
+
+ONE_BY_ONE = Consumer(max_batch_size=1)
+"""How messages are waited for that start runs."""
 
 
 class Deliver(Effect, frozen=True):
@@ -68,7 +71,7 @@ def select_queue_claimed(registry: Registry, claimed: QueueClaimed) -> list[Sele
 
 def delivery_id(claimed: QueueClaimed, nth: int) -> str:
     """A delivery's id: a ULID, always the same for the same claim."""
-    return claimed.claim_id if nth == 0 else derived_ulid(0, claimed.claim_id, str(nth))
+    return claimed.claim_id if nth == 0 else derived_ulid(ulid_ms(claimed.claim_id), claimed.claim_id, str(nth))
 
 
 def on_queue_claimed(registry: Registry, view: View, claimed: QueueClaimed, now_ms: int) -> list[Command | Effect]:
@@ -80,48 +83,55 @@ def on_queue_claimed(registry: Registry, view: View, claimed: QueueClaimed, now_
     if view.get("deliveries", delivery_id(claimed, 0)) is not None:
         # The same claim once more: its first commit's answer was lost. The node finds that it has no calls in hand for them.
         return [Reply(Delivered(0, more=False))]
-    limit = looked_at(function, claimed.room)
-    found: list[Message] = view.scan("queue_messages", claimed.queue, limit)
+    found = first_messages(view, claimed.queue, looked_at(function, claimed.room))
     old = [message for message in found if message.ready_ms + queue.retention_ms <= now_ms]
     waiting = found[len(old) :]
+    # Where there are more behind those that were looked at, and these are all ready, the others may be ready too.
+    behind = queue.waiting > len(found)
+    more = behind and not (waiting and waiting[-1].ready_ms > now_ms)
     ledger = Ledger(view, now_ms)
     commands: list[Command | Effect] = []
     for message in old:
         ledger.goes(message)
         commands.append(Delete("messages", message.id))
-    more = bool(old) and view.more("queue_messages", claimed.queue, limit)
     if function.config.consumer is None:
         begun, many = start_runs(registry, view, ledger, function, waiting, now_ms)
-        commands += [*begun, *wake_later(view, claimed.queue, waiting[many:], Consumer(max_batch_size=1), now_ms)]
-        more = more or (many == len(waiting) and view.more("queue_messages", claimed.queue, limit))
-        return [*commands, *ledger.commands(), Reply(Delivered(0, more))]
+        left = waiting[many:]
+        more = more or bool(left and left[0].ready_ms <= now_ms)
+        if not more:
+            commands += wake_later(view, claimed.queue, left, ONE_BY_ONE, behind=behind)
+        return [*commands, *begun, *ledger.commands(), Reply(Delivered(0, more))]
     consumer = function.config.consumer
-    places = min(claimed.room, DELIVERIES_AT_ONCE, consumer.max_concurrency - view.running(places_of(claimed.queue)))
-    batches = batched(waiting, consumer, now_ms)
-    taken = batches[: max(places, 0)]
+    free = consumer.max_concurrency - view.running(places_of(claimed.queue))
+    batches = batched(waiting, consumer, now_ms, whole=not more)
+    taken = batches[: max(0, min(claimed.room, DELIVERIES_AT_ONCE, free))]
     for nth, batch in enumerate(taken):
         commands += lease(ledger, claimed, nth, function, batch, now_ms)
     left = waiting[sum(map(len, taken)) :]
-    if len(taken) == len(batches):
-        # What is left is no batch yet; where nothing is, there may be more behind what was looked at.
-        commands += wake_later(view, claimed.queue, left, consumer, now_ms)
-        more = more or (places > len(taken) and view.more("queue_messages", claimed.queue, limit))
-    else:
-        more = more or places > len(taken)
-    after = ledger.queue(claimed.queue)
-    backlog = Backlog(after.waiting, after.waiting_bytes, left[0].sent_ms if left else None)
-    commands = [msgspec.structs.replace(one, backlog=backlog) if isinstance(one, Deliver) else one for one in commands]
+    more = (more or len(taken) < len(batches)) and free > len(taken)
+    if not more and len(taken) == len(batches):
+        commands += wake_later(view, claimed.queue, left, consumer, behind=behind)
     if taken:
         commands.append(Charge(places_of(claimed.queue), len(taken)))
+        commands = with_backlog(commands, ledger.queue(claimed.queue), left or taken[-1][-1:])
     return [*commands, *ledger.commands(), Reply(Delivered(len(taken), more))]
 
 
-def batched(messages: list[Message], consumer: Consumer, now_ms: int) -> list[list[Message]]:
-    """The batches that may go out now: those that are full, and one that is not, if its first message has waited long enough."""
+def with_backlog(commands: list[Command | Effect], queue: Queue, next_ones: list[Message]) -> list[Command | Effect]:
+    """The deliveries told what waits behind all of them."""
+    backlog = Backlog(queue.waiting, queue.waiting_bytes, next_ones[0].sent_ms if queue.waiting else None)
+    return [msgspec.structs.replace(one, backlog=backlog) if isinstance(one, Deliver) else one for one in commands]
+
+
+def batched(messages: list[Message], consumer: Consumer, now_ms: int, *, whole: bool) -> list[list[Message]]:
+    """The batches that may go out now: those that are full, and one that is not, if its first message has waited long enough.
+
+    Unless these are the `whole` of what is ready, the last one may be filled by what is behind.
+    """
     ready = [message for message in messages if message.ready_ms <= now_ms]
     size = consumer.max_batch_size
     batches = [ready[start : start + size] for start in range(0, len(ready), size)]
-    if batches and len(batches[-1]) < size and batches[-1][0].ready_ms + consumer.max_batch_timeout_ms > now_ms:
+    if batches and len(batches[-1]) < size and not (whole and batches[-1][0].ready_ms + consumer.max_batch_timeout_ms <= now_ms):
         batches.pop()
     return batches
 
@@ -144,15 +154,17 @@ def lease(ledger: Ledger, claimed: QueueClaimed, nth: int, function: Function, b
     return [Put(delivery), *leases, Deliver(delivery, tuple(out), Backlog(0, 0))]
 
 
-def wake_later(view: View, queue: str, left: list[Message], consumer: Consumer, now_ms: int) -> list[Command | Effect]:
+def wake_later(view: View, queue: str, left: list[Message], consumer: Consumer, *, behind: bool) -> list[Command | Effect]:
     """Look again when what is left becomes a batch, by its size or by its age; a timer that comes sooner does as well."""
     if not left:
         return []
-    due_ms = max(left[0].ready_ms, left[0].ready_ms + consumer.max_batch_timeout_ms)
-    if len(left) >= consumer.max_batch_size:
-        due_ms = min(due_ms, left[consumer.max_batch_size - 1].ready_ms)
+    # Where fewer than a batch are left and those `behind` were not looked at: once the last of these is ready, they may be too.
+    full_ms = left[min(consumer.max_batch_size, len(left)) - 1].ready_ms
+    due_ms = left[0].ready_ms + consumer.max_batch_timeout_ms
+    if len(left) >= consumer.max_batch_size or behind:
+        due_ms = min(due_ms, full_ms)
     timer: Timer | None = view.timer(f"queue/{queue}")
-    if timer is not None and now_ms < timer.due_ms <= due_ms:
+    if timer is not None and timer.due_ms <= due_ms:
         return []
     wake = Timer(id=f"queue/{queue}", due_ms=due_ms, kind=TimerKind.QUEUE, ref=queue)
     return [SetRow(wake), TimerSet(wake.id, due_ms)]
@@ -172,13 +184,17 @@ def start_runs(
     """A run for each message that waits now, through the function's own settings. Also says how many messages those were."""
     commands: list[Command | Effect] = []
     decision = Decision(registry, view, now_ms)
+    events = [stored(event_of_message(message)) for message in waiting if message.ready_ms <= now_ms]
+    gates_of = [function.rules.gates(event_body(event), now_ms) if function.rules.any else OPEN for event in events]
+    view.require([selection for event, gates in zip(events, gates_of, strict=True) for selection in select_start(function, event, gates)])
     many = 0
-    for message in waiting:
-        if message.ready_ms > now_ms:
-            break
-        event = stored(event_of_message(message))
-        gates = function.rules.gates(event_body(event), now_ms) if function.rules.any else OPEN
-        view.require(select_asked(function, gates))
+    for message, event, gates in zip(waiting, events, gates_of, strict=False):
+        if view.event(event.id) is not None:
+            # The same message was sent once more when it had started its run.
+            commands.append(Delete("messages", message.id))
+            ledger.goes(message)
+            many += 1
+            continue
         wish = Wish(
             function=function,
             run_id=run_ulid(event.received_ms, function.id, event.id),
@@ -195,6 +211,11 @@ def start_runs(
         ledger.goes(message)
         many += 1
     return [*commands, *settle(decision)], many
+
+
+def select_start(function: Function, event: EventRow, gates: Gates) -> list[Selection]:
+    """What starting a run for a message looks at."""
+    return [Select("events", event.id), *select_asked(function, gates)]
 
 
 def event_of_message(message: Message) -> Event:
@@ -221,5 +242,5 @@ def event_data(message: Message) -> Json:
             return body if body[:1] == b"{" else b'{"body":' + body + b"}"
         case "text":
             return canonical({"body": message.body.decode()})
-        case "bytes":
+        case _:
             return msgspec.json.encode({"body": message.body})

@@ -1,7 +1,8 @@
 """Pull consumers: they take messages for a time, and settle them by their leases.
 
 A pulled message keeps its place in the queue, only later: where nobody settles it, it is there again when its time is over. Its lease
-is its id and the number of that delivery, so that an older one changes nothing.
+is its id, the number of that delivery and the time when it ends, so that an older one changes nothing: numbers alone begin anew with a
+dead letter that was sent back.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from stepwell.engine.model_primitives import Message
 from stepwell.engine.registry import Registry
 from stepwell.engine.view import Scan, Select, Selection, View
 from stepwell.errors import ProtocolError
-from stepwell.primitives.queue import Ledger, QueueStirred, ReturnMessage, bury, select_queue
+from stepwell.primitives.queue import Ledger, QueueStirred, ReturnMessage, bury, first_messages, select_queue
 
 
 class Pulled(msgspec.Struct, frozen=True):
@@ -34,7 +35,7 @@ class LeasesAnswered(msgspec.Struct, frozen=True):
 
 def lease_of(message: Message) -> str:
     """What a pulled message is settled by."""
-    return f"{message.id}.{message.attempts}"
+    return f"{message.id}.{message.attempts}.{message.ready_ms}"
 
 
 def select_pulled(pulled: MessagesPulled) -> list[Selection]:
@@ -45,10 +46,10 @@ def select_pulled(pulled: MessagesPulled) -> list[Selection]:
 def on_messages_pulled(registry: Registry, view: View, pulled: MessagesPulled, now_ms: int) -> list[Command | Effect]:
     """Give the messages that are ready. Those that had all their retries are dead letters instead."""
     if (function := registry.consumers.get(pulled.queue)) is not None:
-        message = (
+        sentence = (
             f"queue {pulled.queue!r} is consumed by the function {function.id!r}: a queue has a push consumer or pull consumers, not both"
         )
-        return [Refuse(ProtocolError(message, 409))]
+        return [Refuse(ProtocolError(sentence, 409))]
     ledger = Ledger(view, now_ms)
     queue = ledger.queue(pulled.queue)
     if queue.paused:
@@ -56,7 +57,7 @@ def on_messages_pulled(registry: Registry, view: View, pulled: MessagesPulled, n
     visibility_ms = queue.visibility_ms if pulled.visibility_ms is None else pulled.visibility_ms
     commands: list[Command | Effect] = []
     given: list[Message] = []
-    for message in view.scan("queue_messages", pulled.queue, pulled.limit):
+    for message in first_messages(view, pulled.queue, pulled.limit):
         if message.ready_ms > now_ms:
             break
         if message.ready_ms + queue.retention_ms <= now_ms:
@@ -113,8 +114,7 @@ def on_leases_settled(view: View, settled: LeasesSettled, now_ms: int) -> list[C
 
 def leased(view: View, queue: str, lease: str) -> Message | None:
     """The message that a lease is good for."""
-    message_id, _, attempt = lease.partition(".")
-    message: Message | None = view.get("messages", message_id)
-    if message is None or message.queue != queue or not message.pulled or str(message.attempts) != attempt:
+    message: Message | None = view.get("messages", lease.partition(".")[0])
+    if message is None or message.queue != queue or not message.pulled or lease_of(message) != lease:
         return None
     return message
