@@ -6,6 +6,7 @@ import asyncio
 import random
 import sqlite3
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,18 @@ from stepwell.engine.inputs import AnyInput
 from stepwell.engine.registry import Settings
 from stepwell.engine.tables import SPECS, Tables
 from stepwell.errors import StoreUnavailable
+from stepwell.primitives.queue_care import place_of
 from stepwell.protocol.ids import ulid_ms
 from stepwell.runtime.heart import Beat, Heart
 from stepwell.store.base import RunOrder, RunWalk, Store
 from stepwell.store.sqlite import SqliteStore
 from stepwell.store.statements import CODECS
+from tests.simulation import queues
 from tests.simulation.checkers import WatchedHeart
 from tests.simulation.clock import VirtualClock
 from tests.simulation.faults import FaultyStore
-from tests.simulation.world import simulate, small_bounds
+from tests.simulation.queues import QueueHeart
+from tests.simulation.world import World, simulate, small_bounds
 
 SEEDS = range(1, 25)
 OF_RUN = ("run", "steps", "attempts", "items_of", "timers_of", "defers_of", "inputs_of", "metadata_of", "spans_of", "trace_totals")
@@ -33,9 +37,11 @@ OF_RUN = ("run", "steps", "attempts", "items_of", "timers_of", "defers_of", "inp
 class Recorder(WatchedHeart):
     """A heart that keeps its groups with their time and what became of them."""
 
+    log: list[tuple[list[AnyInput], int, str]]
+
     def __init__(self, store: Store, clock: VirtualClock, settings: Settings) -> None:
         super().__init__(store, clock, settings)
-        self.log: list[tuple[list[AnyInput], int, str]] = []
+        self.log = []
 
     async def handle(self, inputs: Sequence[AnyInput]) -> Beat:
         """Handle, and note."""
@@ -49,10 +55,24 @@ class Recorder(WatchedHeart):
         return beat
 
 
+class QueueRecorder(Recorder, QueueHeart):
+    """The same for a heart whose decisions a model of queues watches."""
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_sqlite_does_what_the_model_does(seed: int, tmp_path: Path) -> None:
     """A simulated course, faults and all, played again on a file: outcome by outcome, and all rows at the end."""
-    world = simulate(seed, Recorder)
+    play_again(simulate(seed, Recorder), small_bounds(seed), tmp_path)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_sqlite_does_what_the_model_does_with_queues(seed: int, tmp_path: Path) -> None:
+    """The same for the courses of queues."""
+    play_again(queues.simulate(seed, QueueRecorder), queues.small_bounds(seed), tmp_path)
+
+
+def play_again(world: World | queues.QueueWorld, bounds: AbstractContextManager[None], tmp_path: Path) -> None:
+    """Give the same inputs at the same times to a file."""
     recorder = world.heart
     assert isinstance(recorder, Recorder)
     path = tmp_path / "replay.db"
@@ -78,7 +98,7 @@ def test_sqlite_does_what_the_model_does(seed: int, tmp_path: Path) -> None:
             await store.close()
         assert next(faults, None) is None
 
-    with small_bounds(seed):
+    with bounds:
         asyncio.run(replay())
     assert rows_of(path) == {name: sorted(world.tables.by_name[name], key=repr) for name in SPECS}
 
@@ -109,6 +129,13 @@ async def same_answers(store: Store, model: Store, tables: Tables) -> None:
         *(("runs", (), {"limit": 3, "cursor": run.id, "function_id": run.function_id}) for run in tables.runs),
         *(("runs", (), {"limit": 3, "status": run.status}) for run in tables.runs),
         *(("events", (), {"limit": 3, "cursor": event.id, "name": event.name}) for event in tables.events),
+        ("queues", (2,), {}),
+        *(("queues", (2, queue.id), {}) for queue in tables.queues),
+        *(("queue_messages", (queue.id, 3), {}) for queue in tables.queues),
+        *(("queue_messages", (one.queue, 3, place_of(one)), {}) for one in tables.messages),
+        *(("message", (message_id,), {}) for message_id in (*tables.messages.rows, "none")),
+        *(("deliveries_of", (queue.id, 2), {}) for queue in tables.queues),
+        *(("held_deliveries", (holder.id,), {}) for holder in tables.holders),
         *(("events", (), {"limit": 9, "received_after_ms": event.received_ms}) for event in tables.events),
     ]
     for name, values, named in queries:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from stepwell.engine.events import body_of
 from stepwell.engine.flow.keys import DRAIN, THROTTLE
 from stepwell.engine.inputs import AnyInput, CallAnswered, StepsCheckpointed
+from stepwell.engine.inputs_primitives import BatchAnswered
 from stepwell.engine.invariants import Moves, violations
 from stepwell.engine.model import LaneState, RunStatus, Timer, TimerKind, Wait
 from stepwell.engine.registry import Registry
@@ -38,6 +39,8 @@ def is_stale(tables: Tables, input: AnyInput) -> bool:
             item_id, fence = input.item_id, input.fence
         case StepsCheckpointed():
             item_id, fence = input.checkpoint.item_id, input.checkpoint.fence
+        case BatchAnswered():
+            return input.delivery_id not in tables.deliveries.rows
         case _:
             return False
     item = tables.items.rows.get(item_id)

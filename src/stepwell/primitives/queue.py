@@ -120,6 +120,10 @@ class Ledger:
         """A message waits from now on."""
         queue = self.queue(name)
         self._queues[name] = msgspec.structs.replace(queue, waiting=queue.waiting + 1, waiting_bytes=queue.waiting_bytes + size)
+        self.waits_from(name, ready_ms)
+
+    def waits_from(self, name: str, ready_ms: int) -> None:
+        """A message that waits does so from another time on."""
         self._first_ms[name] = min(ready_ms, self._first_ms.get(name, ready_ms))
 
     def goes(self, message: Message) -> None:

@@ -15,7 +15,7 @@ from stepwell.engine.model_primitives import Message
 from stepwell.engine.registry import Registry
 from stepwell.engine.view import Scan, Select, Selection, View
 from stepwell.errors import ProtocolError
-from stepwell.primitives.queue import Ledger, QueueStirred, ReturnMessage, bury, first_messages, select_queue
+from stepwell.primitives.queue import Ledger, ReturnMessage, bury, first_messages, select_queue
 
 
 class Pulled(msgspec.Struct, frozen=True):
@@ -108,7 +108,8 @@ def on_leases_settled(view: View, settled: LeasesSettled, now_ms: int) -> list[C
         if message.attempts > queue.max_retries:
             commands += dead(view, ledger, message, queue.dead_letter, now_ms)
         else:
-            commands += [ReturnMessage(message.id, now_ms + delay_ms, message.attempts), QueueStirred(message.queue)]
+            commands.append(ReturnMessage(message.id, now_ms + delay_ms, message.attempts))
+            ledger.waits_from(message.queue, now_ms + delay_ms)
     return [*commands, *ledger.commands(), Reply(LeasesAnswered(acked, retried, tuple(stale)))]
 
 
