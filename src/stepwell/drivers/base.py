@@ -31,7 +31,7 @@ class Rooms(Protocol):
         ...
 
     def on_room(self, told: Callable[[str], None]) -> None:
-        """Whom to tell, by the app's name, when there is more room."""
+        """Whom to tell too, by the app's name, when there is more room."""
         ...
 
     def settled(self, request_id: str, *, recorded: bool) -> None:

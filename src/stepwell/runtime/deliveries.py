@@ -8,20 +8,20 @@ from __future__ import annotations
 import asyncio
 import traceback
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
 
-from stepwell.drivers.base import NotTaken
+from stepwell.drivers.base import NotTaken, Rooms
 from stepwell.engine.inputs_primitives import BatchAnswered, DeliveriesReturned, QueueClaimed
 from stepwell.engine.model_primitives import Message
-from stepwell.engine.registry import Registry
-from stepwell.errors import Superseded
-from stepwell.primitives.queue import Settled
-from stepwell.primitives.queue_claims import Deliver, Delivered
+from stepwell.engine.registry import Function, Registry
+from stepwell.errors import StoreUnavailable, Superseded
+from stepwell.primitives.queue import REDELIVER_AT_ONCE, Settled
+from stepwell.primitives.queue_claims import DELIVERIES_AT_ONCE, Deliver, Delivered
 from stepwell.protocol.calls import DISCOVERY, Answer, CallRequest, Checkpoint, Failed, Lost, Ops, Returned, failed
-from stepwell.protocol.codec import Json, canonical, canonicalize, text
+from stepwell.protocol.codec import Json, canonical, text
 from stepwell.protocol.ids import ulid
 from stepwell.protocol.queues import Outcome, decode_outcome, event_name
 from stepwell.runtime.clock import Clock
@@ -63,12 +63,18 @@ class Deliveries:
         clock: Clock,
         holder: str,
         deliveries_max: int = DELIVERIES_MAX,
+        rooms: Mapping[str, Rooms] | None = None,
         on_settled: Told | None = None,
     ) -> None:
         self._submit, self._registry, self._drivers, self._reader = submit, registry, drivers, reader
         self._clock, self._holder, self._deliveries_max, self._on_settled = clock, holder, deliveries_max, on_settled
+        self._rooms = dict(rooms or {})
+        for room in self._rooms.values():
+            room.on_room(self._has_room)
+        self._full: dict[str, dict[str, None]] = {}
+        self._coming: Counter[str] = Counter()
         self._stirred: dict[str, None] = {}
-        self._claiming: set[str] = set()
+        self._claiming: dict[str, int] = {}
         self._out: dict[str, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._open = True
@@ -114,7 +120,7 @@ class Deliveries:
             return
         consumers = self._registry().consumers
         for queue in list(self._stirred):
-            room = self._deliveries_max - len(self._out)
+            room = self._deliveries_max - len(self._out) - sum(self._claiming.values())
             if room <= 0:
                 return
             if queue in self._claiming:
@@ -123,12 +129,27 @@ class Deliveries:
             function = consumers.get(queue)
             if function is None or function.driver not in self._drivers:
                 continue
-            self._claiming.add(queue)
+            if function.driver in self._rooms and function.config.consumer is not None:
+                app = function.row.app_name
+                room = min(room, self._rooms[function.driver].room(app) - self._coming[app])
+                if room <= 0:
+                    # Its app takes no batch now: it is looked at again when the driver tells of room.
+                    self._full.setdefault(app, {})[queue] = None
+                    continue
+            self._claiming[queue] = room = min(room, DELIVERIES_AT_ONCE)
+            self._coming[function.row.app_name] += room
             claim = QueueClaimed(ulid(self._clock.now_ms(), self._clock.entropy(10)), self._holder, queue, room)
-            self._submit(claim).add_done_callback(lambda future, queue=queue: self._claimed(queue, future))  # type: ignore[misc]
+            self._submit(claim).add_done_callback(lambda future, queue=queue, app=function.row.app_name: self._claimed(queue, app, future))  # type: ignore[misc]
 
-    def _claimed(self, queue: str, future: asyncio.Future[Any]) -> None:
-        self._claiming.discard(queue)
+    def _has_room(self, app: str) -> None:
+        """A driver tells that an app takes more calls."""
+        waiting = self._full.pop(app, None)
+        if waiting is not None:
+            self._stirred.update(waiting)
+            self._claim()
+
+    def _claimed(self, queue: str, app: str, future: asyncio.Future[Any]) -> None:
+        self._coming[app] -= self._claiming.pop(queue)
         if not future.cancelled() and future.exception() is None:
             delivered: Delivered | None = future.result()
             if delivered is not None and delivered.more:
@@ -139,20 +160,24 @@ class Deliveries:
         """Make a delivery's call."""
         self._out[effect.delivery.id] = effect.delivery.queue
         self._idle.clear()
-        task = asyncio.get_running_loop().create_task(self._deliver(effect))
+        function = self._registry().functions.get(effect.delivery.function_id)
+        self._coming["" if function is None else function.row.app_name] += 1
+        task = asyncio.get_running_loop().create_task(self._deliver(effect, function))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _deliver(self, effect: Deliver) -> None:
+    async def _deliver(self, effect: Deliver, function: Function | None) -> None:
         delivery, started_ms = effect.delivery, self._clock.now_ms()
+        rooms, request, recorded = None, None, False
         try:
-            function = self._registry().functions.get(delivery.function_id)
-            if function is None:
+            self._coming["" if function is None else function.row.app_name] -= 1  # from now on the driver counts it
+            make = None if function is None else self._drivers.get(function.driver)
+            if function is None or make is None:
                 await self._submit(DeliveriesReturned((delivery.id,), "its consumer is not there any more"))
                 return
-            request = self._request(effect, function.config.url)
+            rooms, request = self._rooms.get(function.driver), self._request(effect, function)
             try:
-                answer = await self._drivers[function.driver](request, _refuse_steps)
+                answer = await make(request, _refuse_steps)
             except Superseded as error:
                 answer = failed("NoSteps", str(error))
             except NotTaken as reason:
@@ -163,26 +188,30 @@ class Deliveries:
             took_ms = self._clock.now_ms() - started_ms
             outcome = outcome_of(answer)
             settled: Settled = await self._submit(BatchAnswered(delivery.id, outcome))
+            recorded = True
             if self._on_settled is not None:
                 thrown = None if isinstance(outcome, Lost) else outcome.error
                 self._on_settled(BatchEnded(delivery.queue, effect.messages, settled, took_ms, isinstance(outcome, Lost), thrown))
+        except StoreUnavailable:
+            return  # the node has stopped: its next epoch brings the batch back
         finally:
+            if rooms is not None and request is not None:
+                rooms.settled(request.request_id, recorded=recorded)
             self._out.pop(delivery.id, None)
             if not self._out:
                 self._idle.set()
             self._claim()
 
-    def _request(self, effect: Deliver, url: str) -> CallRequest:
+    def _request(self, effect: Deliver, function: Function) -> CallRequest:
         """The batch as a call of its consumer: each message is an event."""
         delivery = effect.delivery
-        function = self._registry().functions[delivery.function_id]
         backlog = {"bytes": effect.backlog.bytes, "messages": effect.backlog.messages, "oldest_ms": effect.backlog.oldest_ms}
         return CallRequest(
             run_id=delivery.id,
             function_id=function.id,
             function_uuid=function.row.uuid,
             app_id=function.row.app_name,
-            url=url,
+            url=function.config.url,
             step_id=DISCOVERY,
             attempt=0,
             max_attempts=1,
@@ -192,7 +221,7 @@ class Deliveries:
             item_id=delivery.id,
             fence=1,
             request_id=ulid(self._clock.now_ms(), self._clock.entropy(10)),
-            events=tuple(message_event(message, canonical(backlog)) for message in effect.messages),
+            events=message_events(delivery.queue, effect.messages, canonical(backlog)),
             steps={},
         )
 
@@ -200,30 +229,41 @@ class Deliveries:
         """Return the deliveries that are leased to this node but have no call in hand, seen so twice in a row."""
         held = set(await self._reader.held_deliveries(self._holder))
         missing = held - self._out.keys()
-        lost = sorted(missing & self._missing)[:100]
+        lost = sorted(missing & self._missing)
         self._missing = missing
-        if lost:
-            await self._submit(DeliveriesReturned(tuple(lost), "the node had no call for it in hand"))
+        for start in range(0, len(lost), REDELIVER_AT_ONCE):
+            some = tuple(lost[start : start + REDELIVER_AT_ONCE])
+            await self._submit(DeliveriesReturned(some, "the node had no call for it in hand"))
         self.stir_all()
 
 
-def message_event(message: Message, backlog: Json) -> Json:
-    """A message as the event of a call, in canonical form: its data tells the body, and what is known of the message."""
+def message_events(queue: str, messages: Iterable[Message], backlog: Json) -> tuple[Json, ...]:
+    """Messages as the events of a call, in canonical form: the data of each tells its body, and what is known of it."""
+    name = text(event_name(queue))
+    return tuple(
+        b'{"data":{"attempts":%d,"backlog":%s,"body":%s,"content_type":"%s"},"id":"%s","name":%s,"ts":%d,"user":{}}'
+        % (
+            message.attempts,
+            backlog,
+            body_of(message),
+            message.content_type.encode(),
+            message.id.encode(),
+            name,
+            message.sent_ms,
+        )
+        for message in messages
+    )
+
+
+def body_of(message: Message) -> Json:
+    """A message's body as JSON, which it was stored as, a text, or base64."""
     match message.content_type:
         case "json":
-            body = canonicalize(message.body)
+            return message.body
         case "text":
-            body = text(message.body.decode())
+            return text(message.body.decode())
         case "bytes":
-            body = msgspec.json.encode(message.body)
-    data = b'{"attempts":%d,"backlog":%s,"body":%s,"content_type":"%s"}' % (
-        message.attempts,
-        backlog,
-        body,
-        message.content_type.encode(),
-    )
-    name = text(event_name(message.queue))
-    return b'{"data":%s,"id":"%s","name":%s,"ts":%d,"user":{}}' % (data, message.id.encode(), name, message.sent_ms)
+            return msgspec.json.encode(message.body)
 
 
 def outcome_of(answer: Answer) -> Outcome | Lost:

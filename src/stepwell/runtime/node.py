@@ -147,6 +147,7 @@ class Node:
             reader=reader,
             clock=self.clock,
             holder=self.holder,
+            rooms=self._rooms,
             on_settled=self._batch_ended,
         )
         self._timekeeper = Timekeeper(reader, self.clock, self._fire)

@@ -12,9 +12,11 @@ import pytest
 
 from stepwell.drivers.base import CheckpointFn, NotTaken
 from stepwell.engine.inputs import AppSynced
+from stepwell.engine.inputs_primitives import MessagesSent, NewMessage, QueueSet
 from stepwell.protocol.calls import Answer, CallRequest, Returned, failed
 from stepwell.protocol.events import Event
 from stepwell.protocol.functions import FunctionConfig, Trigger, registration
+from stepwell.protocol.queues import Consumer
 from stepwell.runtime import dispatcher
 from stepwell.runtime.node import Node
 from stepwell.store.memory import MemoryStore
@@ -31,7 +33,7 @@ class Roomed:
         self.requests: list[CallRequest] = []
         self.settlements: dict[str, bool] = {}
         self.refuses = 0
-        self.told: Callable[[str], None] = lambda app: None
+        self.told: list[Callable[[str], None]] = []
         self.changed = asyncio.Event()
 
     def room(self, app_id: str) -> int:
@@ -40,7 +42,7 @@ class Roomed:
 
     def on_room(self, told: Callable[[str], None]) -> None:
         """As the dispatcher says it."""
-        self.told = told
+        self.told.append(told)
 
     def settled(self, request_id: str, *, recorded: bool) -> None:
         """As the dispatcher tells it."""
@@ -66,7 +68,8 @@ class Roomed:
     def give(self, app: str, more: int) -> None:
         """The app takes more."""
         self.rooms[app] += more
-        self.told(app)
+        for told in self.told:
+            told(app)
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """It has come about."""
@@ -211,3 +214,55 @@ async def test_a_function_that_moves_to_another_driver_while_it_waits(node: Node
     driver.give("a", 1)
     await other.made(1)
     assert driver.requests == []
+
+
+# Batches of queues.
+
+
+async def consumed(node: Node, messages: int, queue: str = "q") -> None:
+    """An app `c` of the driver consumes a queue, in which so many messages wait."""
+    consumer = Consumer(max_batch_size=1, max_batch_timeout_ms=0)
+    config = FunctionConfig(id="c-q", name="q", triggers=(Trigger(queue=queue),), consumer=consumer)
+    await node.submit(AppSynced(registration(app_name="c", url="", sdk="x:v1", functions=(config,)), "roomed"))
+    new = tuple(NewMessage(f"{n:032x}", b"%d" % n, "json") for n in range(messages))
+    await node.submit(MessagesSent(queue, new, fresh=True))
+
+
+async def waiting(node: Node) -> int:
+    """How many messages are not out."""
+    (queue,) = await node.reader.queues(1)
+    return queue.waiting
+
+
+@driven
+async def test_no_room_no_delivery(node: Node, driver: Roomed) -> None:
+    """Batches wait in their queue while no worker takes them, without being claimed over and over; as room comes, so many go out."""
+    await consumed(node, 9)
+    await node.submit(QueueSet(queue="q", paused=False))
+    assert await waiting(node) == 9 and driver.requests == []
+    driver.give("c", 2)
+    await driver.made(2)
+    assert await waiting(node) == 7
+    for n in range(3, 10):
+        request_id = next(iter(driver.calls))
+        driver.calls[request_id].set_result(Returned(data=b"null"))
+        await driver.made(n)
+    for future in list(driver.calls.values()):
+        future.set_result(Returned(data=b"null"))
+    await driver.until(lambda: len(driver.settlements) == 9)
+    assert set(driver.settlements.values()) == {True}
+    assert await waiting(node) == 0 and await node.reader.deliveries_of("q", 9) == ()
+
+
+@driven
+async def test_a_batch_that_is_not_taken_goes_back(node: Node, driver: Roomed) -> None:
+    """It is made again while there is room, and its messages have been tried but once."""
+    driver.rooms["c"] = 1
+    driver.refuses = 5
+    await consumed(node, 1)
+    await driver.made(1)
+    (request,) = driver.requests
+    assert list(driver.settlements.values()) == [False] * 5
+    assert b'"attempts":1,' in request.events[0]
+    driver.calls[request.request_id].set_result(Returned(data=b"null"))
+    await driver.until(lambda: driver.settlements.get(request.request_id) is True)

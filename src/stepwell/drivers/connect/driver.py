@@ -110,7 +110,7 @@ class ConnectDriver:
         self._by_id: dict[str, Peer] = {}
         self._calls: dict[str, _Call] = {}
         self._admit: Admit | None = None
-        self._on_room: Callable[[str], None] = _nobody
+        self._on_room: list[Callable[[str], None]] = []
         self._ticking: asyncio.Task[None] | None = None
         self._draining = False
 
@@ -124,8 +124,8 @@ class ConnectDriver:
         return 0 if self._draining else self._roster.free(app_id)
 
     def on_room(self, told: Callable[[str], None]) -> None:
-        """Whom to tell when an app's room has grown."""
-        self._on_room = told
+        """Whom to tell too when an app's room has grown."""
+        self._on_room.append(told)
 
     async def call(self, request: CallRequest, checkpoint: CheckpointFn) -> Answer:
         """Advance the run in a worker. Raises `NotTaken` where none has room now.
@@ -182,7 +182,8 @@ class ConnectDriver:
     def _freed(self, worker: Worker | None) -> None:
         if worker is not None and worker.free:
             for app in worker.ranks:
-                self._on_room(app)
+                for told in self._on_room:
+                    told(app)
 
     def _overdue(self, overdue: Overdue) -> None:
         """A call was not acknowledged: another worker gets it. Or it is lost."""
@@ -404,10 +405,6 @@ class ConnectDriver:
             if now_ms - peer.machine.heard_ms >= self.timing.doubt_ms and (worker := self._roster.get(peer.id)) and worker.in_hand:
                 # It has leases to extend, and says nothing.
                 self._doubt(peer.id)
-
-
-def _nobody(app: str) -> None:
-    """Nobody wants to be told."""
 
 
 __all__ = ["Admit", "ConnectDriver", "Link", "Peer"]
