@@ -16,7 +16,7 @@ from stepwell.engine.model_primitives import Message
 from stepwell.errors import Error, ProtocolError
 from stepwell.primitives.queue import Sent
 from stepwell.primitives.queue_pulls import LeasesAnswered, Pulled, lease_of
-from stepwell.protocol.codec import canonicalize
+from stepwell.protocol.codec import canonicalize, decode
 from stepwell.protocol.ids import ENTROPY
 from stepwell.protocol.queues import (
     BATCH_SIZE_MAX,
@@ -96,7 +96,7 @@ class QueueApi:
         """Store messages, all or none. Ids that come with them make a repeated request the same."""
         try:
             told = _send.decode(await request.body())
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ProtocolError(f'the body must be like {{"messages": [{{"body": …}}]}}: {error}') from None
         messages = [self._new(new) for new in told.messages]
         ids = [message.id for message in messages if message.id]
@@ -134,9 +134,8 @@ class QueueApi:
         body = await fields(request)
         queue = checked_name(request.path_params["queue"])
         size = whole_of(body, "batch_size", PULL_SIZE_DEFAULT, 1, BATCH_SIZE_MAX)
-        visibility_ms = body.get("visibility_timeout_ms")
-        if visibility_ms is not None:
-            visibility_ms = whole_of(body, "visibility_timeout_ms", 0, 0, VISIBILITY_MS_MAX)
+        told = body.get("visibility_timeout_ms") is not None
+        visibility_ms = whole_of(body, "visibility_timeout_ms", 0, 0, VISIBILITY_MS_MAX) if told else None
         pulled: Pulled = await self._node.submit(MessagesPulled(queue, size, visibility_ms))
         return {"message_backlog_count": pulled.backlog, "messages": [shown(message) for message in pulled.messages]}
 
@@ -214,7 +213,7 @@ def body_of(raw: bytes, kind: str) -> bytes:
         raise ProtocolError('a message needs a body: {"body": …}')
     if content_type(kind) == "json":
         return canonicalize(raw)
-    value = msgspec.json.decode(raw)
+    value = decode(raw)
     if not isinstance(value, str):
         raise ProtocolError(f'a body of content type "{kind}" must be a string, not {value!r:.60}')
     if kind == "text":
@@ -249,8 +248,8 @@ async def fields(request: Request) -> dict[str, Any]:
     """The request's JSON object, empty where there is no body. Raises `ProtocolError`."""
     raw = await request.body()
     try:
-        body = msgspec.json.decode(raw) if raw else {}
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        body = decode(raw) if raw else {}
+    except ProtocolError as error:
         raise ProtocolError(f"the body is no JSON: {error}") from None
     if not isinstance(body, dict):
         raise ProtocolError("the body must be a JSON object")
@@ -259,7 +258,7 @@ async def fields(request: Request) -> dict[str, Any]:
 
 def listed(body: dict[str, Any], name: str) -> list[dict[str, Any]]:
     """A field that is a list of objects, if it is there."""
-    value = body.get(name) or []
+    value = [] if body.get(name) is None else body[name]
     if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
         raise ProtocolError(f"{name} must be an array of objects with a lease_id")
     return value
@@ -284,7 +283,7 @@ def delay_of(seconds: Any) -> int:
 
 def whole_of(body: dict[str, Any], name: str, default: int, at_least: int, at_most: int) -> int:
     """A whole number in a body. Raises `ProtocolError`."""
-    value = body.get(name, default)
+    value = default if body.get(name) is None else body[name]
     if isinstance(value, bool) or not isinstance(value, int) or not at_least <= value <= at_most:
         raise ProtocolError(f"{name} is {value!r}; it must be a whole number from {at_least} to {at_most}")
     return value
