@@ -318,7 +318,10 @@ def test_children_ask_the_server_through_their_socket() -> None:
     answers: dict[str, tuple[int, Any]] = {
         "/v1/signals": (404, {"error": "nobody waits", "status": 404}),
         "/invoke/other-work": (200, {"id": "01JEVENT", "run_id": "01JRUN", "status": 200}),
-        "/v1/runs/01JRUN": (200, {"data": {"status": "Failed", "event_id": "01JEVENT", "output": {"name": "E", "message": "no"}}}),
+        "/v1/runs/01JRUN?wait=25000ms": (
+            200,
+            {"data": {"status": "Failed", "event_id": "01JEVENT", "output": {"name": "E", "message": "no"}}},
+        ),
     }
 
     async def on_api(method: str, path: str, body: bytes) -> tuple[int, bytes]:
@@ -333,7 +336,7 @@ def test_children_ask_the_server_through_their_socket() -> None:
     assert asked == [
         ("POST", "/v1/signals", {"signal": "go", "data": {"n": 1}}),
         ("POST", "/invoke/other-work", {"data": {"n": 2}, "id": "w"}),
-        ("GET", "/v1/runs/01JRUN", None),
+        ("GET", "/v1/runs/01JRUN?wait=25000ms", None),
     ]
 
 
