@@ -1,6 +1,8 @@
 """Durable background jobs and workflows: an `App` with functions, cut into steps that are checkpointed, retried and replayable."""
 
 from stepwell.errors import (
+    ActorError,
+    ActorLost,
     CallError,
     Cancelled,
     Error,
@@ -17,6 +19,8 @@ from stepwell.errors import (
 )
 from stepwell.sdk import VERSION as __version__
 from stepwell.sdk import ai, sql
+from stepwell.sdk.actors.actor import Actor, AlarmInfo
+from stepwell.sdk.actors.storage import Storage, Transaction
 from stepwell.sdk.app import App
 from stepwell.sdk.batch import Message, MessageBatch
 from stepwell.sdk.connect import connect
@@ -43,6 +47,10 @@ from stepwell.sdk.tools.fetch import FetchResponse
 from stepwell.sdk.tools.waits import Signal
 
 __all__ = [
+    "Actor",
+    "ActorError",
+    "ActorLost",
+    "AlarmInfo",
     "App",
     "Batch",
     "CallError",
@@ -75,11 +83,13 @@ __all__ = [
     "Singleton",
     "SqlError",
     "StepError",
+    "Storage",
     "SyncContext",
     "SyncFailureContext",
     "SyncRunHandle",
     "Throttle",
     "Timeouts",
+    "Transaction",
     "UsageError",
     "WorkerDied",
     "__version__",

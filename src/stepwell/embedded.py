@@ -19,12 +19,15 @@ from stepwell.engine.model import Run, Step
 from stepwell.engine.registry import Settings
 from stepwell.errors import NotFound, StepError
 from stepwell.net.http_client import Pool
+from stepwell.protocol.actors import ActorKind, FromActors, ToActors
 from stepwell.protocol.codec import decode
 from stepwell.protocol.events import parse_event, parse_events
 from stepwell.protocol.ids import numbered_ulids
 from stepwell.protocol.lifecycle import INVOKED
 from stepwell.runtime.bodies import told
 from stepwell.runtime.node import Node
+from stepwell.sdk.actors.activation import Kind, settled
+from stepwell.sdk.actors.hosting import Hosting
 from stepwell.sdk.app import App
 from stepwell.sdk.durations import Duration, duration_ms
 from stepwell.sdk.replay import Executor
@@ -127,11 +130,16 @@ class Engine:
         """Tell data to whoever listens to a topic, in this process."""
         self.node.realtime.publish(channel, (topic,), msgspec.Raw(data), run_id=run_id)
 
+    async def call_actor(self, kind: str, name: str, method: str, args: bytes, chain: tuple[str, ...]) -> bytes:
+        """Call an actor, which lives in this process."""
+        return await self.node.actors.call(kind, name, method, args, chain)
+
     async def ask(self, method: str, path: str, body: bytes = b"", *, once: bool = False) -> tuple[int, bytes]:
         """One request to the server's API, which answers in this process, without a port and without keys."""
         from stepwell.server.auth import Keys
         from stepwell.server.inside import asked
 
+        await settled()
         return await asked(self._server, Keys(), method, path, body)
 
     @cached_property
@@ -146,6 +154,28 @@ class Engine:
         """Run it again with the same events; returns the new run's id."""
         new_id: str = await self.node.submit(RunRerun(run_id, self.node.new_id()))
         return new_id
+
+
+class _Here:
+    """This process as a place where actors live (`drivers/actors.py`)."""
+
+    takes_actors = True
+
+    def __init__(self, app: App, node: Node) -> None:
+        self._node = node
+        kinds: dict[str, Kind] = {kind.id: kind for kind in app.actors.values()}
+        self.hosting = Hosting(kinds, self._emit, now_ms=node.clock.now_ms)
+        node.actors.serve([ActorKind(kind.id, kind.sql) for kind in kinds.values()], self._hosts)
+
+    def _hosts(self) -> list[_Here]:
+        return [self]
+
+    def _emit(self, message: FromActors) -> None:
+        self._node.actors.take(self, message)
+
+    def tell(self, message: ToActors) -> None:
+        """Tell it at once."""
+        self.hosting.take(message)
 
 
 @asynccontextmanager
@@ -184,14 +214,18 @@ async def engine(
         perform=Gateway(pool).perform,
     )
     running = Engine(app, node)
+    here: _Here | None = None
     await node.start()
     try:
         await node.submit(AppSynced(app.registration(), "local"))
         app._engine = running
+        here = _Here(app, node)
         yield running
     finally:
         app._engine = None
         await node.drain(DRAIN_S)
         await executor.close()
+        if here is not None:
+            await here.hosting.close()
         await node.stop()
         await pool.close()

@@ -20,6 +20,8 @@ Exception
     ├── RetryAfterError       raised by user code: try again after a while
     ├── StepError             a step failed for good; user code may catch it
     │   └── InvokeError       an invoked function failed
+    ├── ActorError            an actor's method raised; also an instance of what it raised, where that type is known
+    │   └── ActorLost         the actor's process ended, and what became of the call is not known
     ├── Cancelled             the run was cancelled
     └── WorkerDied            a call was lost with its process too often
 BaseException
@@ -132,6 +134,28 @@ class StepError(Error):
 
 class InvokeError(StepError):
     """An invoked function failed."""
+
+
+class ActorError(Error):
+    """An actor's method raised. `name` and `message` are the exception's, `properties` its own; `stack` is where it was raised.
+
+    It is an instance of the type that was raised as well, where that type is known here. `reset`: the actor has lost what it had in
+    memory; what it has stored stays.
+    """
+
+    name: str
+    message: str
+    type: str
+    stack: str
+    properties: dict[str, object]
+    reset: bool
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class ActorLost(ActorError):
+    """The process that an actor lived in has ended with the call under way: it may have been done, or not."""
 
 
 class Cancelled(Error):

@@ -37,6 +37,7 @@ from stepwell.engine.inputs import (
     SyncStepsTold,
     TimerDue,
 )
+from stepwell.engine.inputs_actors import ActorActivated, ActorsReleased, ActorWrote, AlarmAnswered
 from stepwell.engine.inputs_primitives import (
     BatchAnswered,
     DeliveriesReturned,
@@ -51,11 +52,12 @@ from stepwell.engine.inputs_primitives import (
     QueuePurged,
     QueueSet,
 )
-from stepwell.engine.model import OF_PRIMITIVES
+from stepwell.engine.model import OF_ACTORS, OF_PRIMITIVES
 from stepwell.engine.registry import Registry
 from stepwell.engine.view import Select, Selection, View
-from stepwell.primitives import kv, queue, queue_care, queue_claims, queue_pulls
+from stepwell.primitives import actor, kv, queue, queue_care, queue_claims, queue_pulls
 from stepwell.primitives.timers import on_primitive_due
+from stepwell.primitives.timers_actors import on_actor_timer_due
 from stepwell.protocol.lifecycle import CANCELLED, FAILED, FINISHED
 
 
@@ -83,7 +85,8 @@ def select(registry: Registry, input: AnyInput, now_ms: int) -> list[Selection]:
         case AppRemoved():
             return apps.select_removal(registry, input)
         case NodeStarted():
-            return [*holders.select_node_started(input), *queue.select_node_started(input)]
+            of_primitives = [*queue.select_node_started(input), *actor.select_refire(input.others)]
+            return [*holders.select_node_started(input), *of_primitives]
         case HolderRenewed():
             return [Select("holders", input.holder)]
         case CallsReturned():
@@ -130,13 +133,23 @@ def select(registry: Registry, input: AnyInput, now_ms: int) -> list[Selection]:
             return queue_care.select_messages(input.queue, (input.id, input.new_id))
         case KvWritten():
             return kv.select_written(input)
+        case ActorActivated():
+            return actor.select_activated(input)
+        case ActorWrote():
+            return actor.select_wrote(input)
+        case AlarmAnswered():
+            return actor.select_alarm_answered(input)
+        case ActorsReleased():
+            return actor.select_released(input)
         case _:
             assert_never(input)
 
 
 def select_more(view: View, input: AnyInput) -> list[Selection]:
     """What the rows that are here now lead to, where more than a relation tells: the waits that events may find."""
-    return routing.select_meetings(view, input) if type(input) is EventsReceived else []
+    if type(input) is EventsReceived:
+        return routing.select_meetings(view, input)
+    return actor.select_wrote_entries(view, input) if type(input) is ActorWrote else []
 
 
 SHARED: tuple[Selection, ...] = tuple(Select("topics", name) for name in (FINISHED, FAILED, CANCELLED))
@@ -158,6 +171,8 @@ def transition(registry: Registry, view: View, input: AnyInput, now_ms: int) -> 
             timer = view.timer(input.timer_id)
             if timer is not None and timer.kind in OF_PRIMITIVES:
                 return on_primitive_due(registry, view, timer, now_ms)
+            if timer is not None and timer.kind in OF_ACTORS:
+                return on_actor_timer_due(view, timer, input.holder, now_ms)
             return timers.on_timer_due(registry, view, input, now_ms)
         case SyncStepsTold():
             return endpoints.on_sync_steps(registry, view, input, now_ms)
@@ -171,7 +186,8 @@ def transition(registry: Registry, view: View, input: AnyInput, now_ms: int) -> 
         case AppRemoved():
             return apps.on_app_removed(registry, view, input, now_ms)
         case NodeStarted():
-            return [*holders.on_node_started(registry, view, input, now_ms), *queue.on_node_started(view, input, now_ms)]
+            of_primitives = [*queue.on_node_started(view, input, now_ms), *actor.refire_later(view, input.others, now_ms)]
+            return [*holders.on_node_started(registry, view, input, now_ms), *of_primitives]
         case HolderRenewed():
             return holders.on_holder_renewed(view, input, now_ms)
         case CallsReturned():
@@ -222,5 +238,13 @@ def transition(registry: Registry, view: View, input: AnyInput, now_ms: int) -> 
             return queue_care.on_message_edited(view, input, now_ms)
         case KvWritten():
             return kv.on_kv_written(view, input)
+        case ActorActivated():
+            return actor.on_actor_activated(view, input, now_ms)
+        case ActorWrote():
+            return actor.on_actor_wrote(view, input, now_ms)
+        case AlarmAnswered():
+            return actor.on_alarm_answered(view, input, now_ms)
+        case ActorsReleased():
+            return actor.on_actors_released(view, input)
         case _:
             assert_never(input)

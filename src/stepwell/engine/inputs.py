@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 from stepwell.engine.input import Input
+from stepwell.engine.inputs_actors import ActorActivated, ActorsReleased, ActorWrote, AlarmAnswered
 from stepwell.engine.inputs_primitives import (
     BatchAnswered,
     DeliveriesReturned,
@@ -130,9 +131,10 @@ class SyncStepsTold(Input, frozen=True):
 
 
 class TimerDue(Input, frozen=True):
-    """A timer's time has come."""
+    """A timer's time has come. `holder`: the node that does what it leads to."""
 
     timer_id: str
+    holder: str = ""
 
 
 class RunCancelled(Input, frozen=True):
@@ -265,6 +267,10 @@ AnyInput = (
     | MessagesDeleted
     | MessageEdited
     | KvWritten
+    | ActorActivated
+    | ActorWrote
+    | AlarmAnswered
+    | ActorsReleased
 )
 """Every input there is: what the door takes, and what an input log decodes to."""
 

@@ -14,7 +14,7 @@ import msgspec
 Json = bytes
 Cause = Literal["event", "rerun", "lifecycle", "invoke", "cron"]
 """What a run was made for."""
-Key = str | tuple[str, ...]
+Key = str | tuple[str | int, ...]
 
 
 class RunStatus(enum.StrEnum):
@@ -77,10 +77,16 @@ class TimerKind(enum.StrEnum):
     EXPIRY = "expiry"  # a queue's oldest messages have been kept long enough (a durable cursor)
     PURGE = "purge"  # a queue's messages are taken away (a durable cursor)
     REDELIVER = "redeliver"  # deliveries of an ended holder come back (a durable cursor)
+    ALARM = "alarm"  # an actor's alarm goes off
+    CLEAR = "clear"  # what an actor has cleared is taken away (a durable cursor)
+    REFIRE = "refire"  # alarms that an ended holder was running go off again (a durable cursor)
 
 
 OF_PRIMITIVES = frozenset((TimerKind.QUEUE, TimerKind.EXPIRY, TimerKind.PURGE, TimerKind.REDELIVER))
 """Timers whose machines are in `primitives`."""
+
+OF_ACTORS = frozenset((TimerKind.ALARM, TimerKind.CLEAR, TimerKind.REFIRE))
+"""Timers whose machine is `primitives/actor.py`."""
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,8 +13,9 @@ import msgspec
 
 from stepwell.engine.flow.keys import THROTTLE, gating, of_calls, of_runs, of_throttles
 from stepwell.engine.model import Item, Key, Lane, Name, Row, Run, Timer, TimerKind, Wait
+from stepwell.engine.model_actors import Actor
 from stepwell.engine.model_primitives import Delivery, places_of
-from stepwell.engine.tables import SCAN_TABLE, behind
+from stepwell.engine.tables import SCAN_TABLE, behind, entries_value
 from stepwell.engine.view import Scan, Select, Selection, View
 from stepwell.protocol.lifecycle import split_correlation
 
@@ -48,6 +49,18 @@ CLAIM_OF_ONE = 1
 CLAIM_OF_MANY = 8
 """Items that one claim looks at in each lane, where a function has many."""
 
+
+WHOLE_KEYS = 256
+"""Entries with which an actor comes into memory at once; of one with more, they are read when they are asked for."""
+
+WHOLE_BYTES = 1024 * 1024
+"""What these may hold."""
+
+CLEAR_AT_ONCE = 500
+"""Entries that one step of a clearing cursor takes away."""
+
+REFIRE_AT_ONCE = 100
+"""Alarms of an ended holder that go off again in one step of its cursor."""
 
 OWN = ("fn/", "run/fn/", "throttle/")
 """What the keys begin with that no other function has."""
@@ -131,6 +144,13 @@ def timer_subject(timer: Timer) -> Iterable[Selection]:
             yield Select("queues", timer.ref)
         case TimerKind.QUEUE | TimerKind.REDELIVER:
             pass
+        case TimerKind.ALARM:
+            kind, _, name = timer.ref.partition("/")
+            yield Select("actors", (kind, name))
+        case TimerKind.CLEAR:
+            yield Scan("actor_entries", timer.ref, CLEAR_AT_ONCE)
+        case TimerKind.REFIRE:
+            yield Scan("firing_actors", timer.ref, REFIRE_AT_ONCE)
 
 
 def cron_of(timer: Timer) -> str:
@@ -170,6 +190,24 @@ def delivery_messages(delivery: Delivery) -> Iterable[Selection]:
     yield Select("counters", places_of(delivery.queue))
 
 
+def is_small(actor: Actor) -> bool:
+    """Whether the actor comes into memory with all its entries."""
+    return actor.entries <= WHOLE_KEYS and actor.bytes <= WHOLE_BYTES
+
+
+def actor_entries(actor: Actor) -> Iterable[Selection]:
+    """What an activation begins with."""
+    if actor.entries and is_small(actor):
+        yield Scan("actor_entries", entries_value(actor), WHOLE_KEYS + 1)
+
+
+def actor_holder(actor: Actor) -> Iterable[Selection]:
+    """What tells whether the actor's holder lives."""
+    if actor.holder is not None:
+        yield Select("holders", actor.holder)
+        yield Select("timers", f"return/{actor.holder}")
+
+
 RELATIONS: dict[tuple[str, str], Callable[[Any], Iterable[Selection]]] = {
     ("items", "release"): item_release,
     ("items", "run"): lambda item: [Select("runs", item.run_id, ("lane",))],
@@ -184,6 +222,8 @@ RELATIONS: dict[tuple[str, str], Callable[[Any], Iterable[Selection]]] = {
     ("runs", "invoker"): invoker,
     ("waits", "resume"): wait_subject,
     ("names", "owner"): name_owner,
+    ("actors", "entries"): actor_entries,
+    ("actors", "holder"): actor_holder,
     ("names", "run"): lambda name: [Select("runs", name.run_id, ("lane", "invoker"))],
     ("deliveries", "messages"): delivery_messages,
     ("holds", "event"): lambda hold: [Select("events", hold.events[0], ("run",))],

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
-from stepwell.engine import model, model_primitives
+from stepwell.engine import model, model_actors, model_primitives
 from stepwell.engine.model import Key, LaneState, Row
 
 R = TypeVar("R", bound=Row)
@@ -86,6 +86,8 @@ SPECS: dict[str, Spec] = {
         ),
         Spec("kv", model_primitives.KvEntry, ("namespace", "key"), {"namespace": lambda entry: entry.namespace}),
         Spec("deliveries", model_primitives.Delivery, ("id",), {"holder": lambda delivery: delivery.holder}),
+        Spec("actors", model_actors.Actor, ("kind", "name"), {"firing": lambda actor: actor.firing}),
+        Spec("actor_entries", model_actors.ActorEntry, ("kind", "name", "generation", "key"), {"actor": lambda row: entries_value(row)}),
     )
 }
 
@@ -182,6 +184,8 @@ class Tables:
         self.messages: Table[model_primitives.Message] = Table(SPECS["messages"])
         self.kv: Table[model_primitives.KvEntry] = Table(SPECS["kv"])
         self.deliveries: Table[model_primitives.Delivery] = Table(SPECS["deliveries"])
+        self.actors: Table[model_actors.Actor] = Table(SPECS["actors"])
+        self.actor_entries: Table[model_actors.ActorEntry] = Table(SPECS["actor_entries"])
         self.by_name: dict[str, Table[Any]] = {name: getattr(self, name) for name in SPECS}
 
     # The scans: the same order in every store.
@@ -254,6 +258,19 @@ class Tables:
         """The deliveries that a holder has out."""
         return sorted(self.deliveries.find("holder", holder), key=lambda delivery: delivery.id)
 
+    def entries_of(self, value: str) -> list[model_actors.ActorEntry]:
+        """What an actor has stored in one generation (`entries_value`), in the order of the keys."""
+        return sorted(self.actor_entries.find("actor", value), key=lambda entry: entry.key)
+
+    def firing_actors(self, holder: str) -> list[model_actors.Actor]:
+        """The actors whose alarm a holder runs."""
+        return sorted(self.actors.find("firing", holder), key=lambda actor: (actor.kind, actor.name))
+
+
+def entries_value(of: model_actors.Actor | model_actors.ActorEntry) -> str:
+    """The value of the scan `actor_entries`."""
+    return json.dumps([of.kind, of.name, of.generation])
+
 
 def span_value(run_id: str, scope: str, span: str) -> str:
     """The value of the scan `span_metadata`."""
@@ -285,6 +302,8 @@ SCANS: dict[str, Callable[[Tables, str], list[Any]]] = {
     "queue_messages": Tables.queue_messages,
     "holder_deliveries": Tables.holder_deliveries,
     "old_entries": Tables.old_entries,
+    "actor_entries": Tables.entries_of,
+    "firing_actors": Tables.firing_actors,
 }
 
 SCAN_TABLE: dict[str, str] = {
@@ -302,4 +321,6 @@ SCAN_TABLE: dict[str, str] = {
     "queue_messages": "messages",
     "holder_deliveries": "deliveries",
     "old_entries": "kv",
+    "actor_entries": "actor_entries",
+    "firing_actors": "actors",
 }

@@ -68,7 +68,15 @@ def on_timer_due(registry: Registry, view: View, due: TimerDue, now_ms: int) -> 
             return on_hold_due(registry, view, timer, now_ms)
         case TimerKind.SWEEP:
             return on_sweep(view, timer, now_ms)
-        case TimerKind.QUEUE | TimerKind.EXPIRY | TimerKind.PURGE | TimerKind.REDELIVER:
+        case (
+            TimerKind.QUEUE
+            | TimerKind.EXPIRY
+            | TimerKind.PURGE
+            | TimerKind.REDELIVER
+            | TimerKind.ALARM
+            | TimerKind.CLEAR
+            | TimerKind.REFIRE
+        ):
             raise AssertionError(f"timer {timer.id} belongs to a primitive")
         case _:
             assert_never(timer.kind)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from stepwell.engine import model
+from stepwell.engine import model, model_actors
 from stepwell.engine.model import Key, Row
 from stepwell.engine.tables import SCAN_TABLE, SCANS, SPECS, TABLE_OF, Tables
 
@@ -208,6 +208,10 @@ class View(Tables):
     def holder(self, holder_id: str) -> model.Holder | None:
         """A node's epoch."""
         return self.get("holders", holder_id)  # type: ignore[no-any-return]
+
+    def actor(self, kind: str, name: str) -> model_actors.Actor | None:
+        """An actor."""
+        return self.get("actors", (kind, name))  # type: ignore[no-any-return]
 
     def virtual_time(self, function_id: str) -> int:
         """The tag of the function's lane that was served last."""

@@ -11,6 +11,7 @@ from typing import Any, get_args
 import msgspec
 
 from stepwell.errors import Error, ProtocolError, Superseded
+from stepwell.protocol.actors import ActorKind, FromActors, ToActors
 from stepwell.protocol.calls import Answer, CallRequest, Checkpoint
 from stepwell.protocol.codec import Json
 
@@ -105,9 +106,10 @@ class ApiReply(Message, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Ready(Message, frozen=True, kw_only=True, omit_defaults=True):
-    """The app is imported; `registration` is its register body (§3.1)."""
+    """The app is imported; `registration` is its register body (§3.1), `actors` are its kinds of actors."""
 
     registration: Json
+    actors: tuple[ActorKind, ...] = ()
 
 
 class Answered(Message, frozen=True, kw_only=True, omit_defaults=True):
@@ -160,8 +162,8 @@ class Unknown(msgspec.Struct, frozen=True):
     type: str
 
 
-FromServer = Call | CheckpointReply | Abandon | Ping | Drain | SendReply | ApiReply
-FromChild = Ready | Answered | Checkpointed | Pong | Send | ApiCall | HandedBack
+FromServer = Call | CheckpointReply | Abandon | Ping | Drain | SendReply | ApiReply | ToActors
+FromChild = Ready | Answered | Checkpointed | Pong | Send | ApiCall | HandedBack | FromActors
 
 
 class _Tag(msgspec.Struct):

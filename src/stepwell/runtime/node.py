@@ -37,11 +37,13 @@ from stepwell.engine.inputs_primitives import BatchAnswered, DeliveriesReturned,
 from stepwell.engine.model import Run
 from stepwell.engine.registry import Registry, RunLimits, Settings
 from stepwell.errors import StoreUnavailable
+from stepwell.primitives.actor import AlarmFired
 from stepwell.primitives.queue import QueueStirred
 from stepwell.primitives.queue_claims import Deliver
 from stepwell.protocol.events import Event
 from stepwell.protocol.ids import ulid
 from stepwell.runtime import questions
+from stepwell.runtime.actors import Actors
 from stepwell.runtime.backlog import Backlog
 from stepwell.runtime.bodies import Bodies
 from stepwell.runtime.clock import Clock, SystemClock
@@ -114,6 +116,7 @@ class Node:
         self._claims: deque[Entry] = deque()
         self._timers: deque[Entry] = deque()
         self._arrived = asyncio.Event()
+        self.actors = Actors(self.submit, lambda: self.reader, self.holder)
         self._watchers: set[asyncio.Queue[str]] = set()
         self._ended: dict[str, list[asyncio.Future[None]]] = {}
         self._root: asyncio.Task[None] | None = None
@@ -196,6 +199,7 @@ class Node:
         if self._root is None:
             return
         await self._dispatcher.stop()
+        await self.actors.stop()
         await self._deliveries.stop()
         self._stopping = True
         self._arrived.set()
@@ -410,6 +414,8 @@ class Node:
                         self._timekeeper.set(effect.timer_id, effect.due_ms)
                     case RunEnded():
                         self._forget(effect.run_id)
+                    case AlarmFired():
+                        self.actors.fire(effect)
                     case QueueStirred():
                         self._deliveries.stir(effect.queue)
                     case Deliver():
@@ -456,7 +462,7 @@ class Node:
         self.submit(InputSetAside(self.new_id(), msgspec.json.encode(input), text, timer))
 
     def _fire(self, timer_id: str) -> None:
-        self._timers.append((TimerDue(timer_id), asyncio.get_running_loop().create_future()))
+        self._timers.append((TimerDue(timer_id, self.holder), asyncio.get_running_loop().create_future()))
         self._arrived.set()
 
     async def _live(self) -> None:
@@ -466,4 +472,5 @@ class Node:
             with contextlib.suppress(StoreUnavailable):
                 await self.submit(HolderRenewed(self.holder))
                 await self._dispatcher.compare()
+                await self.actors.compare()
                 await self._deliveries.compare()

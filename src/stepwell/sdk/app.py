@@ -17,6 +17,8 @@ from stepwell.protocol.codec import Json, text
 from stepwell.protocol.config import RETRIES_DEFAULT, Registration
 from stepwell.protocol.registration import registration
 from stepwell.sdk import VERSION, client
+from stepwell.sdk.actors.activation import settled
+from stepwell.sdk.actors.actor import Actor, ActorClass
 from stepwell.sdk.durations import Duration, When
 from stepwell.sdk.event import Event
 from stepwell.sdk.function import Function, payload_of
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 F = TypeVar("F")
+A = TypeVar("A", bound=Actor)
 
 _ID = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 
@@ -85,6 +88,7 @@ class App:
         self.signing_key = signing_key
         self.signing_key_fallback = signing_key_fallback
         self.functions: dict[str, Function[Any]] = {}
+        self.actors: dict[str, ActorClass] = {}
         self._engine: Way | None = None
 
     # Declaring.
@@ -249,6 +253,27 @@ class App:
 
         return declare if fn is None else declare(fn)
 
+    @overload
+    def actor(self, cls: type[A], /) -> type[A]: ...
+    @overload
+    def actor(self, *, id: str | None = None) -> Callable[[type[A]], type[A]]: ...
+
+    def actor(self, cls: Any = None, /, *, id: str | None = None) -> Any:  # type: ignore[misc]
+        """Declare a class of actors: `@app.actor`. Their kind is called as the class, or `id`; it names what they have stored."""
+
+        def declare(cls: Any) -> Any:
+            if not isinstance(cls, type) or not issubclass(cls, Actor) or cls is Actor:
+                raise UsageError(f"@app.actor stands on a class with the base stepwell.Actor, not on {cls!r}")
+            told = id if id is not None else cls.__name__
+            if not isinstance(told, str) or not _ID.fullmatch(told):
+                raise UsageError(f'actor {told!r}: an id has letters, digits and -_. only; set one with id="…"')
+            if told in self.actors:
+                raise UsageError(f'actor {told!r} is there twice in app {self.name!r}: give one another id with id="…"')
+            cls._actor_class = self.actors[told] = ActorClass(self, cls, told)
+            return cls
+
+        return declare if cls is None else declare(cls)
+
     @functools.cached_property
     def executor(self) -> Executor:
         """What runs the functions, for drivers in this process."""
@@ -293,6 +318,7 @@ class App:
 
     async def send_body(self, body: Json) -> list[str]:
         """Send events as JSON: one, or an array of them."""
+        await settled()
         return await self.way.send(body)
 
     @property
@@ -326,6 +352,7 @@ class App:
         slug, body = payload_of(function, data, "start")
         told = checked_id(id)
         event = b'{"data":' + body + (b"}" if told is None else b',"id":' + text(told) + b"}")
+        await settled()
         run_id = await self.way.start(slug, event)
         if isinstance(function, Function):
             return RunHandle(self, run_id, function.result, function.data)

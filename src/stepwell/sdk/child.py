@@ -13,10 +13,12 @@ import faulthandler
 import os
 import socket
 import sys
+import time
 from itertools import count
 
 from stepwell.errors import StoreUnavailable, UsageError
 from stepwell.net.frames import FrameConnection, adopt
+from stepwell.protocol.actors import ActorAsked, ActorFailed, ActorKind, ActorMessage, ActorReturned
 from stepwell.protocol.calls import Checkpoint, Lost
 from stepwell.protocol.codec import Json
 from stepwell.protocol.frames import (
@@ -40,6 +42,8 @@ from stepwell.protocol.frames import (
     encode_frame,
 )
 from stepwell.protocol.registration import encode_registration
+from stepwell.sdk.actors.activation import Kind, settled
+from stepwell.sdk.actors.hosting import Hosting
 from stepwell.sdk.app import App
 from stepwell.sdk.lifeline import die_with, hold_lock, keep_from_forks, watch_socket
 from stepwell.sdk.remote import Api
@@ -63,6 +67,9 @@ class Child(Api):
         self._checkpoints: dict[tuple[int, int], asyncio.Future[Refusal | None]] = {}
         self._sends: dict[int, asyncio.Future[SendReply]] = {}
         self._questions: dict[int, asyncio.Future[ApiReply]] = {}
+        self._actor_calls: dict[int, asyncio.Future[ActorReturned]] = {}
+        kinds: dict[str, Kind] = {kind.id: kind for kind in app.actors.values()}
+        self._hosting = Hosting(kinds, self._write, now_ms=lambda: time.time_ns() // 10**6, on_less=self._end_if_idle)
         self._seq = count(1)
         self._draining = False
 
@@ -71,7 +78,8 @@ class Child(Api):
     async def connect(self, sock: socket.socket) -> None:
         """Take the socket, and tell what the app is."""
         await adopt(sock, self._link)
-        self._write(Ready(registration=encode_registration(self._app.registration())))
+        actors = tuple(ActorKind(kind.id, kind.sql) for kind in self._app.actors.values())
+        self._write(Ready(registration=encode_registration(self._app.registration()), actors=actors))
 
     def _on_closed(self, error: Exception | None) -> None:
         """Without the server there is nothing to do."""
@@ -101,6 +109,12 @@ class Child(Api):
                 asked = self._questions.pop(answer.seq, None)
                 if asked is not None and not asked.done():
                     asked.set_result(answer)
+            case ActorReturned() as returned:
+                called = self._actor_calls.pop(returned.seq, None)
+                if called is not None and not called.done():
+                    called.set_result(returned)
+            case ActorMessage() as told:
+                self._hosting.take(told)
             case Ping(seq=seq):
                 self._write(Pong(seq=seq))
             case Abandon(call_id=call_id):
@@ -110,6 +124,7 @@ class Child(Api):
             case Drain():
                 self._draining = True
                 self._executor.drain()
+                self._hosting.drain()
                 self._end_if_idle()
 
     # Calls.
@@ -138,12 +153,13 @@ class Child(Api):
             self._end_if_idle()
 
     def _end_if_idle(self) -> None:
-        if self._draining and not self._calls:
+        if self._draining and not self._calls and not self._hosting:
             self.finished.set()
 
     async def close(self) -> None:
         """Take the coroutines down and close the socket, once all that was said is on its way."""
         await self._executor.close()
+        await self._hosting.close()
         self._link.close()
         await self._link.wait_closed()
 
@@ -161,8 +177,24 @@ class Child(Api):
             raise reply.error.exception()
         return list(reply.ids)
 
+    async def call_actor(self, kind: str, name: str, method: str, args: bytes, chain: tuple[str, ...]) -> bytes:
+        """Call an actor, through the server, which knows where it lives."""
+        seq = next(self._seq)
+        future = self._actor_calls[seq] = self.loop.create_future()
+        if not self._link.is_open:
+            raise StoreUnavailable("the connection to the server is closed")
+        self._write(ActorAsked(seq=seq, kind=kind, name=name, method=method, args=args, chain=chain))
+        try:
+            returned = await future
+        finally:
+            self._actor_calls.pop(seq, None)
+        if returned.failure is not None:
+            raise ActorFailed(returned.failure)
+        return bytes(returned.result)
+
     async def ask(self, method: str, path: str, body: bytes = b"", *, once: bool = False) -> tuple[int, bytes]:
         """One request to the server's API, through the socket, which never takes it twice."""
+        await settled()
         seq = next(self._seq)
         future = self._questions[seq] = self.loop.create_future()
         if not self._link.is_open:

@@ -10,9 +10,11 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from stepwell.errors import NotFound, ProtocolError, RunHasEnded
+from stepwell.protocol.actors import ACTOR_RAISED, ActorFailed, ActorFailure
 from stepwell.protocol.codec import Json, canonicalize, decode, text
 from stepwell.protocol.lifecycle import RUN_WAIT_MS_MAX
 from stepwell.sdk import http
+from stepwell.sdk.actors.activation import settled
 from stepwell.sdk.keys import signing_keys
 from stepwell.sdk.way import RunState
 
@@ -134,6 +136,10 @@ def refusal(method: str, path: str, status: int, body: bytes) -> Exception:
     return ProtocolError(message, status)
 
 
+class _ActorAnswer(msgspec.Struct):
+    failure: ActorFailure | None = None
+
+
 class Remote(Api):
     """A server over HTTP."""
 
@@ -146,8 +152,23 @@ class Remote(Api):
 
         headers = {"content-type": "application/json"}
         url, tries = server_url(self._app) + path, 1 if once else http.TRIES_MAX
+        await settled()
         response = await http.authorized(method, url, signing_keys(self._app), headers=headers, body=body, tries=tries)
         return response.status, response.body
+
+    async def call_actor(self, kind: str, name: str, method: str, args: bytes, chain: tuple[str, ...]) -> bytes:
+        """`POST /v1/actors/{kind}/{name}/{method}`; never twice, since a call may have been made whose answer was lost."""
+        path = f"/v1/actors/{quote(kind, safe='')}/{quote(name, safe='')}/{quote(method, safe='')}"
+        if chain:
+            path += "?" + urlencode({"chain": ",".join(chain)})
+        status, body = await self.ask("POST", path, args, once=True)
+        if status < 300:
+            return body
+        if status == ACTOR_RAISED:
+            failure = msgspec.json.decode(body, type=_ActorAnswer).failure
+            if failure is not None:
+                raise ActorFailed(failure)
+        raise refusal("POST", path, status, body)
 
     async def send(self, events_body: Json) -> list[str]:
         """`POST /e/{key}`."""

@@ -58,6 +58,10 @@ class Way(Protocol):
         """Tell data to those who are subscribed to a topic."""
         ...
 
+    async def call_actor(self, kind: str, name: str, method: str, args: bytes, chain: tuple[str, ...]) -> bytes:
+        """Call an actor's method, wherever it lives. `chain`: the turns that wait for it. Raises `ActorFailed` with what it raised."""
+        ...
+
     async def ask(self, method: str, path: str, body: bytes = b"", *, once: bool = False) -> tuple[int, bytes]:
         """One request to the server's API: the answer's status and body, whatever they say. The routes are the same by every way.
 

@@ -15,6 +15,7 @@ from starlette.staticfiles import StaticFiles
 from stepwell.protocol.codec import canonical
 from stepwell.protocol.events import EVENT_BYTES_MAX
 from stepwell.runtime.node import Node
+from stepwell.server.actors_api import ActorsApi
 from stepwell.server.admin_api import AdminApi
 from stepwell.server.apps_api import AppsApi
 from stepwell.server.auth import Keys
@@ -87,6 +88,7 @@ class Server:
         admin = AdminApi(node, keys, self.ingest)
         routes += [*admin.routes(), *FunctionApi(node).routes(admin.guard), *AppsApi(node, discovery).routes(signed, admin.guard)]
         routes += QueueAdminApi(node).routes(admin.guard)
+        routes += ActorsApi(node).routes(signed, admin.guard)
         self._rest = _starlette(routes)
 
     @property

@@ -40,6 +40,8 @@ async def figures(node: Node) -> str:
         *counter("stepwell_queue_dead_total", "Messages that became dead letters.", {name: one.dead for name, one in totals.items()}),
         *counter("stepwell_queue_dropped_total", "Messages given up without one.", {name: one.dropped for name, one in totals.items()}),
         *realtime(node.realtime.hub.counts),
+        *gauge("stepwell_actors_in_memory", "Actors that are in memory.", node.actors.in_memory(), "kind"),
+        *gauge("stepwell_actor_alarms_waiting", "Alarms that have gone off and wait for their turn.", {"": node.actors.alarms_waiting}),
     ]
     return "\n".join(lines) + "\n"
 

@@ -128,6 +128,7 @@ async def run_host(options: HostOptions, say: Callable[[str], None] = print, on_
         on_send=lambda body, seed: _store(server.ingest, body, seed),
         on_api=lambda method, path, body: asked(server, options.keys, method, path, body),
         on_registration=lambda registration: sdk_api.sync(registration, "process"),
+        house=lambda: node.actors,
         say=say,
     )
     drivers["process"] = programs.call

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import watchfiles
 
+from stepwell.drivers.actors import ActorHouse
 from stepwell.drivers.base import CheckpointFn
 from stepwell.drivers.process import ProcessDriver
 from stepwell.drivers.process.child import ApiFn, SendFn
@@ -40,7 +41,7 @@ def folder_of(target: str) -> Path:
 
 
 class Programs:
-    """Some programs and their drivers. `on_registration` takes in what an app tells."""
+    """Some programs and their drivers. `on_registration` takes in what an app tells, `house` knows where actors live."""
 
     def __init__(
         self,
@@ -51,6 +52,7 @@ class Programs:
         on_api: ApiFn,
         on_registration: Callable[[Registration], object],
         say: Callable[[str], None],
+        house: Callable[[], ActorHouse] | None = None,
     ) -> None:
         self._on_registration, self._say = on_registration, say
         self._drivers = [
@@ -65,6 +67,7 @@ class Programs:
                     on_registration=lambda body, nth=nth: self._register(nth, body),  # type: ignore[misc]
                     on_problem=say,
                     surroundings=program.surroundings,
+                    house=house,
                     say=say,
                 ),
             )

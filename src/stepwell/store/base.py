@@ -32,6 +32,7 @@ from stepwell.engine.model import (
     TraceTotals,
     UserSpan,
 )
+from stepwell.engine.model_actors import Actor
 from stepwell.engine.model_primitives import Delivery, KvEntry, Message, Queue
 from stepwell.engine.view import Changes, Selection, View
 from stepwell.store.databases import Databases
@@ -104,6 +105,24 @@ class EventPlace(msgspec.Struct, frozen=True):
     id: str
     name: str
     received_ms: int
+
+
+class ActorCount(msgspec.Struct, frozen=True):
+    """A kind of actors: how many have a row, how many have a pending alarm, and when the first of these is due."""
+
+    kind: str
+    actors: int
+    alarms: int
+    next_alarm_ms: int | None
+
+
+class EntryRange(msgspec.Struct, frozen=True, kw_only=True):
+    """Entries of an actor from `start` up to `end`: the first ones, or the last ones, the last one first."""
+
+    start: str = ""
+    end: str | None = None
+    reverse: bool = False
+    limit: int
 
 
 class Catalogue(msgspec.Struct, frozen=True):
@@ -288,6 +307,30 @@ class Reader(Protocol):
 
     async def held_deliveries(self, holder: str) -> tuple[str, ...]:
         """The ids of the deliveries that a holder has out."""
+        ...
+
+    async def actor(self, kind: str, name: str) -> Actor | None:
+        """An actor."""
+        ...
+
+    async def actors(self, kind: str, limit: int, after: str = "") -> tuple[Actor, ...]:
+        """A kind's actors by name, those behind one."""
+        ...
+
+    async def held_alarms(self, holder: str) -> tuple[tuple[str, str, int], ...]:
+        """The alarms that a holder runs: kind and name of their actors, and their numbers."""
+        ...
+
+    async def actor_kinds(self, limit: int) -> tuple[ActorCount, ...]:
+        """The kinds that have actors; each is counted so far."""
+        ...
+
+    async def actor_values(self, kind: str, name: str, keys: Sequence[str]) -> tuple[tuple[str, bytes], ...]:
+        """Those of an actor's entries that have these keys, in the order of the keys."""
+        ...
+
+    async def actor_range(self, kind: str, name: str, wanted: EntryRange) -> tuple[tuple[str, bytes], ...]:
+        """Entries of a range of an actor's keys."""
         ...
 
     async def set_aside(self, limit: int) -> tuple[SetAside, ...]:

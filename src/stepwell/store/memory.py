@@ -31,13 +31,26 @@ from stepwell.engine.model import (
     TraceTotals,
     UserSpan,
 )
+from stepwell.engine.model_actors import Actor, ActorEntry
 from stepwell.engine.model_primitives import Delivery, KvEntry, Message, Queue
 from stepwell.engine.selection import Fetch, Fetched, resolve
-from stepwell.engine.tables import SCANS, SPECS, Tables, behind, item_order
+from stepwell.engine.tables import SCANS, SPECS, Tables, behind, entries_value, item_order
 from stepwell.engine.view import Changes, Selection, View
 from stepwell.errors import Conflict
 from stepwell.protocol.ids import ulid_ms
-from stepwell.store.base import Catalogue, EventPlace, QueueDepth, Reader, RunOrder, RunPage, RunPlace, RunWalk, Transaction
+from stepwell.store.base import (
+    ActorCount,
+    Catalogue,
+    EntryRange,
+    EventPlace,
+    QueueDepth,
+    Reader,
+    RunOrder,
+    RunPage,
+    RunPlace,
+    RunWalk,
+    Transaction,
+)
 from stepwell.store.databases import Databases
 
 
@@ -351,6 +364,43 @@ class _Reader:
     async def held_deliveries(self, holder: str) -> tuple[str, ...]:
         """The deliveries that a holder has out."""
         return tuple(delivery.id for delivery in self._tables.holder_deliveries(holder))
+
+    async def actor(self, kind: str, name: str) -> Actor | None:
+        """An actor."""
+        return self._tables.actors.rows.get((kind, name))
+
+    async def actors(self, kind: str, limit: int, after: str = "") -> tuple[Actor, ...]:
+        """A kind's actors by name."""
+        found = (actor for actor in self._tables.actors if actor.kind == kind and actor.name > after)
+        return tuple(sorted(found, key=lambda actor: actor.name)[:limit])
+
+    async def held_alarms(self, holder: str) -> tuple[tuple[str, str, int], ...]:
+        """The alarms that a holder runs."""
+        return tuple((actor.kind, actor.name, actor.firings) for actor in self._tables.firing_actors(holder))
+
+    async def actor_kinds(self, limit: int) -> tuple[ActorCount, ...]:
+        """The kinds that have actors."""
+        counts = []
+        for kind in sorted({actor.kind for actor in self._tables.actors}):
+            alarms = [actor.alarm_ms for actor in self._tables.actors if actor.kind == kind and actor.alarm_ms is not None]
+            count = sum(actor.kind == kind for actor in self._tables.actors)
+            counts.append(ActorCount(kind, min(count, limit), min(len(alarms), limit), min(alarms, default=None)))
+        return tuple(counts)
+
+    async def actor_values(self, kind: str, name: str, keys: Sequence[str]) -> tuple[tuple[str, bytes], ...]:
+        """Those of an actor's entries that have these keys."""
+        return tuple((entry.key, entry.value) for entry in self._entries(kind, name) if entry.key in keys)
+
+    async def actor_range(self, kind: str, name: str, wanted: EntryRange) -> tuple[tuple[str, bytes], ...]:
+        """Entries of a range of an actor's keys."""
+        entries = [e for e in self._entries(kind, name) if e.key >= wanted.start and (wanted.end is None or e.key < wanted.end)]
+        if wanted.reverse:
+            entries.reverse()
+        return tuple((entry.key, entry.value) for entry in entries[: wanted.limit])
+
+    def _entries(self, kind: str, name: str) -> list[ActorEntry]:
+        actor = self._tables.actors.rows.get((kind, name))
+        return [] if actor is None else self._tables.entries_of(entries_value(actor))
 
     async def set_aside(self, limit: int) -> tuple[SetAside, ...]:
         """Inputs that raised, newest first."""

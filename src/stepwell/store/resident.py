@@ -14,7 +14,7 @@ from stepwell.engine.tables import SPECS
 from stepwell.engine.view import Changes
 
 ROWS_MAX = 20_000
-KEPT = ("runs", "items", "steps", "lanes", "counters", "clocks", "timers", "topics", "rates", "holds", "queues")
+KEPT = ("runs", "items", "steps", "lanes", "counters", "clocks", "timers", "topics", "rates", "holds", "queues", "actors")
 """Tables whose rows are looked at again."""
 
 

@@ -30,12 +30,13 @@ from stepwell.engine.model import (
     TraceTotals,
     UserSpan,
 )
+from stepwell.engine.model_actors import Actor
 from stepwell.engine.model_primitives import Delivery, KvEntry, Message, Queue
 from stepwell.engine.tables import behind
 from stepwell.errors import StoreUnavailable
 from stepwell.protocol.ids import ulid, ulid_ms
 from stepwell.protocol.kv import KEY_BYTES_MAX
-from stepwell.store.base import Catalogue, EventPlace, QueueDepth, RunOrder, RunPage, RunPlace, RunWalk
+from stepwell.store.base import ActorCount, Catalogue, EntryRange, EventPlace, QueueDepth, RunOrder, RunPage, RunPlace, RunWalk
 from stepwell.store.statements import CODECS, load_statements
 
 QUERY_S_MAX = 10.0
@@ -304,6 +305,37 @@ class SqliteReader:
         """The deliveries that a holder has out."""
         ids: tuple[str, ...] = await self._ask("held_deliveries", {"holder": holder}, lambda found: tuple(row[0] for row in found))
         return ids
+
+    async def actor(self, kind: str, name: str) -> Actor | None:
+        """An actor."""
+        return next(iter(await self._rows("actors", "actor", kind=kind, name=name)), None)
+
+    async def actors(self, kind: str, limit: int, after: str = "") -> tuple[Actor, ...]:
+        """A kind's actors by name."""
+        return await self._rows("actors", "actors", kind=kind, after=after, limit=limit)
+
+    async def held_alarms(self, holder: str) -> tuple[tuple[str, str, int], ...]:
+        """The alarms that a holder runs."""
+        found: tuple[tuple[str, str, int], ...] = await self._ask("held_alarms", {"holder": holder}, tuple)
+        return found
+
+    async def actor_kinds(self, limit: int) -> tuple[ActorCount, ...]:
+        """The kinds that have actors."""
+        counts: tuple[ActorCount, ...] = await self._ask(
+            "actor_kinds", {"limit": limit}, lambda found: tuple(ActorCount(*row) for row in found)
+        )
+        return counts
+
+    async def actor_values(self, kind: str, name: str, keys: Sequence[str]) -> tuple[tuple[str, bytes], ...]:
+        """Those of an actor's entries that have these keys."""
+        found: tuple[tuple[str, bytes], ...] = await self._ask("actor_values", {"kind": kind, "name": name, "keys": _list(keys)}, tuple)
+        return found
+
+    async def actor_range(self, kind: str, name: str, wanted: EntryRange) -> tuple[tuple[str, bytes], ...]:
+        """Entries of a range of an actor's keys."""
+        asked = {"kind": kind, "name": name, "start": wanted.start, "until": wanted.end, "limit": wanted.limit}
+        found: tuple[tuple[str, bytes], ...] = await self._ask("actor_range_reversed" if wanted.reverse else "actor_range", asked, tuple)
+        return found
 
     async def set_aside(self, limit: int) -> tuple[SetAside, ...]:
         """Inputs that raised, newest first."""

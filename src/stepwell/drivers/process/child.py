@@ -14,10 +14,12 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from stepwell.drivers.actors import ActorHouse
 from stepwell.drivers.base import CheckpointFn
 from stepwell.drivers.process.surroundings import PLAIN, Surroundings
 from stepwell.errors import Superseded
 from stepwell.net.frames import FrameConnection, adopt
+from stepwell.protocol.actors import ActorKind, ActorMessage, ToActors
 from stepwell.protocol.calls import Answer, CallRequest, Lost
 from stepwell.protocol.codec import Json
 from stepwell.protocol.frames import (
@@ -73,12 +75,22 @@ class CallInHand:
 class ChildProcess:
     """A child. `ready` is its registration, or its failure as `ChildFailed`; `ended` is set when the process is gone."""
 
-    def __init__(self, *, on_send: SendFn, on_api: ApiFn, on_change: Callable[[], None], surroundings: Surroundings = PLAIN) -> None:
+    def __init__(
+        self,
+        *,
+        on_send: SendFn,
+        on_api: ApiFn,
+        on_change: Callable[[], None],
+        surroundings: Surroundings = PLAIN,
+        house: ActorHouse | None = None,
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self.ready: asyncio.Future[Json] = self._loop.create_future()
         self.ended = asyncio.Event()
         self.how = "was never started"
         self.calls: dict[int, CallInHand] = {}
+        self.actors: tuple[ActorKind, ...] = ()
+        self._house = house
         self.draining = False
         self.pid = 0
         self.ping: int | None = None
@@ -149,6 +161,8 @@ class ChildProcess:
             self.ready.set_exception(ChildFailed(text))
             self.ready.exception()
         self._lose_all()
+        if self._house is not None:
+            self._house.gone(self, self.how, taken=self.draining)
         self._on_change()
 
     def _lose_all(self) -> None:
@@ -203,6 +217,17 @@ class ChildProcess:
             self._write(Ping(seq=self.ping))
         return unseen
 
+    # Actors.
+
+    @property
+    def takes_actors(self) -> bool:
+        """Whether actors may come to live here; one that does not answer its pings gets none, but keeps those that it has."""
+        return self.ready.done() and not self.draining and not self.ended.is_set()
+
+    def tell(self, message: ToActors) -> None:
+        """Tell it something about actors. What cannot be sent is not missed: its end tells the rest."""
+        self._write(message)
+
     # The socket.
 
     def _on_closed(self, error: Exception | None) -> None:
@@ -237,8 +262,12 @@ class ChildProcess:
                     call = self.calls.pop(call_id, None)
                     if call is not None:
                         call.answer(Lost(reason=f"child {self.pid} handed it back: it was drained"))
-            case Ready(registration=registration):
+            case ActorMessage() as told:
+                if self._house is not None:
+                    self._house.take(self, told)
+            case Ready(registration=registration, actors=actors):
                 if not self.ready.done():
+                    self.actors = actors
                     self.ready.set_result(registration)
                     self._on_change()
 

@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 import inspect
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
+from stepwell.drivers.actors import ActorHost, ActorHouse
 from stepwell.drivers.base import CheckpointFn
 from stepwell.drivers.process.child import ApiFn, CallInHand, ChildFailed, ChildProcess, SendFn
 from stepwell.drivers.process.lock import await_no_children
@@ -37,7 +38,7 @@ class ProcessDriver:
 
     `on_send` stores the events that children send, `on_api` answers what else they ask of the server; `on_registration` is given the
     register body when the app is first ready and whenever it has changed, and may be async; `on_problem` is given what keeps an app
-    from being imported, as text.
+    from being imported, as text. `house` gives what knows where actors live.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class ProcessDriver:
         on_registration: Callable[[Json], object] | None = None,
         on_problem: Callable[[str], object] | None = None,
         surroundings: Surroundings = PLAIN,
+        house: Callable[[], ActorHouse] | None = None,
         say: Callable[[str], None] = print,
     ) -> None:
         if children < 1:
@@ -59,6 +61,7 @@ class ProcessDriver:
         self._on_send, self._on_api = on_send or _no_events, on_api or _no_api
         self._on_registration, self._on_problem, self._say = on_registration, on_problem, say
         self._surroundings = surroundings
+        self._house = house
         self._children: list[ChildProcess] = []
         self._old: set[ChildProcess] = set()
         self._homes: dict[str, ChildProcess] = {}
@@ -144,7 +147,10 @@ class ProcessDriver:
         raise failed
 
     def _child(self) -> ChildProcess:
-        return ChildProcess(on_send=self._on_send, on_api=self._on_api, on_change=self._place_waiting, surroundings=self._surroundings)
+        house = None if self._house is None else self._house()
+        return ChildProcess(
+            on_send=self._on_send, on_api=self._on_api, on_change=self._place_waiting, surroundings=self._surroundings, house=house
+        )
 
     async def _started(self, child: ChildProcess, target: str) -> None:
         """Start it and wait until it is ready. Raises `ChildFailed`; the child is then being killed."""
@@ -161,6 +167,8 @@ class ProcessDriver:
 
     async def _register(self) -> None:
         """Tell of the app's functions, where they are not what was told before."""
+        if self._house is not None:
+            self._house().serve(self._children[0].actors, self._hosts)
         registration = self._children[0].ready.result()
         if registration == self._registration:
             return
@@ -169,6 +177,10 @@ class ProcessDriver:
             told = self._on_registration(registration)
             if inspect.isawaitable(told):
                 await told
+
+    def _hosts(self) -> Sequence[ActorHost]:
+        """Where this app's actors may live."""
+        return self._children
 
     async def _retire(self, child: ChildProcess, deadline_s: float) -> None:
         child.drain(deadline_s)
@@ -259,6 +271,8 @@ class ProcessDriver:
         child.give(call)
 
     def _place_waiting(self) -> None:
+        if self._house is not None:
+            self._house().changed()
         for _ in range(len(self._waiting)):
             call = self._waiting.popleft()
             if call.future.done():

@@ -411,3 +411,75 @@ SELECT namespace
 FROM found
 WHERE namespace IS NOT NULL
 LIMIT :limit;
+
+-- name: actor_values
+-- Of an actor's entries, those with these keys.
+SELECT entry.key, entry.value
+FROM actors
+JOIN json_each(:keys) AS asked
+JOIN actor_entries AS entry
+  ON entry.kind = actors.kind AND entry.name = actors.name AND entry.generation = actors.generation AND entry.key = asked.value
+WHERE actors.kind = :kind
+  AND actors.name = :name
+ORDER BY entry.key;
+
+-- name: actor_range
+-- The first entries of a range of an actor's keys.
+SELECT entry.key, entry.value
+FROM actors
+JOIN actor_entries AS entry ON entry.kind = actors.kind AND entry.name = actors.name AND entry.generation = actors.generation
+WHERE actors.kind = :kind
+  AND actors.name = :name
+  AND entry.key >= :start
+  AND (:until IS NULL OR entry.key < :until)
+ORDER BY entry.key
+LIMIT :limit;
+
+-- name: actor_range_reversed
+-- The last entries of a range of an actor's keys, the last one first.
+SELECT entry.key, entry.value
+FROM actors
+JOIN actor_entries AS entry ON entry.kind = actors.kind AND entry.name = actors.name AND entry.generation = actors.generation
+WHERE actors.kind = :kind
+  AND actors.name = :name
+  AND entry.key >= :start
+  AND (:until IS NULL OR entry.key < :until)
+ORDER BY entry.key DESC
+LIMIT :limit;
+
+-- name: actor
+-- One actor.
+SELECT kind, name, fence, holder, written, generation, entries, bytes, alarm_ms, alarm_retry, firing, fired_ms, fired_retry, firings, error
+FROM actors
+WHERE kind = :kind
+  AND name = :name;
+
+-- name: actors
+-- A page of a kind's actors, by name.
+SELECT kind, name, fence, holder, written, generation, entries, bytes, alarm_ms, alarm_retry, firing, fired_ms, fired_retry, firings, error
+FROM actors
+WHERE kind = :kind
+  AND name > :after
+ORDER BY name
+LIMIT :limit;
+
+-- name: actor_kinds
+-- The kinds that have actors: a skip from one to the next.
+WITH RECURSIVE kinds(kind) AS (
+    SELECT min(kind) FROM actors
+    UNION ALL
+    SELECT (SELECT min(actors.kind) FROM actors WHERE actors.kind > kinds.kind) FROM kinds WHERE kinds.kind IS NOT NULL
+)
+SELECT kind,
+    (SELECT count(*) FROM (SELECT 1 FROM actors WHERE actors.kind = kinds.kind LIMIT :limit)),
+    (SELECT count(*) FROM (SELECT 1 FROM actors WHERE actors.kind = kinds.kind AND alarm_ms IS NOT NULL LIMIT :limit)),
+    (SELECT min(alarm_ms) FROM actors WHERE actors.kind = kinds.kind AND alarm_ms IS NOT NULL)
+FROM kinds
+WHERE kind IS NOT NULL;
+
+-- name: held_alarms
+-- The alarms that a node runs.
+SELECT kind, name, firings
+FROM actors
+WHERE firing = :holder
+ORDER BY kind, name;

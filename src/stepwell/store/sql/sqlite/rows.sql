@@ -732,3 +732,65 @@ WHERE (namespace, key) IN (SELECT value ->> 0, value ->> 1 FROM json_each(:keys)
 SELECT namespace, key, value, content_type, metadata, expires_ms
 FROM kv
 WHERE (namespace, key) IN (SELECT value ->> 0, value ->> 1 FROM json_each(:keys));
+
+-- name: insert_actors
+-- New actors.
+INSERT INTO actors (kind, name, fence, holder, written, generation, entries, bytes, alarm_ms, alarm_retry, firing, fired_ms, fired_retry, firings, error)
+VALUES :rows;
+
+-- name: update_actors (kind, name, fence, holder, written, generation, entries, bytes, alarm_ms, alarm_retry, firing, fired_ms, fired_retry, firings, error)
+-- What may change of actors.
+UPDATE actors
+SET fence = changed.column3,
+    holder = changed.column4,
+    written = changed.column5,
+    generation = changed.column6,
+    entries = changed.column7,
+    bytes = changed.column8,
+    alarm_ms = changed.column9,
+    alarm_retry = changed.column10,
+    firing = changed.column11,
+    fired_ms = changed.column12,
+    fired_retry = changed.column13,
+    firings = changed.column14,
+    error = changed.column15
+FROM (VALUES :rows) AS changed
+WHERE actors.kind = changed.column1
+  AND actors.name = changed.column2;
+
+-- name: delete_actors
+-- Actors that go.
+DELETE FROM actors
+WHERE (kind, name) IN (SELECT value ->> 0, value ->> 1 FROM json_each(:keys));
+
+-- name: select_actors
+-- Actors by key.
+SELECT kind, name, fence, holder, written, generation, entries, bytes, alarm_ms, alarm_retry, firing, fired_ms, fired_retry, firings, error
+FROM actors
+WHERE (kind, name) IN (SELECT value ->> 0, value ->> 1 FROM json_each(:keys));
+
+-- name: insert_actor_entries
+-- New entries.
+INSERT INTO actor_entries (kind, name, generation, key, value)
+VALUES :rows;
+
+-- name: update_actor_entries (kind, name, generation, key, value)
+-- What may change of entries.
+UPDATE actor_entries
+SET value = changed.column5
+FROM (VALUES :rows) AS changed
+WHERE actor_entries.kind = changed.column1
+  AND actor_entries.name = changed.column2
+  AND actor_entries.generation = changed.column3
+  AND actor_entries.key = changed.column4;
+
+-- name: delete_actor_entries
+-- Entries that go.
+DELETE FROM actor_entries
+WHERE (kind, name, generation, key) IN (SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each(:keys));
+
+-- name: select_actor_entries
+-- Entries by key.
+SELECT kind, name, generation, key, value
+FROM actor_entries
+WHERE (kind, name, generation, key) IN (SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each(:keys));

@@ -124,6 +124,24 @@ WHERE run_id = :value
 ORDER BY id
 LIMIT :limit;
 
+-- name: actor_entries
+-- What an actor has stored in one generation.
+SELECT kind, name, generation, key, value
+FROM actor_entries
+WHERE kind = :value ->> 0
+  AND name = :value ->> 1
+  AND generation = :value ->> 2
+ORDER BY key
+LIMIT :limit;
+
+-- name: firing_actors
+-- The actors whose alarm a holder runs.
+SELECT kind, name, fence, holder, written, generation, entries, bytes, alarm_ms, alarm_retry, firing, fired_ms, fired_retry, firings, error
+FROM actors
+WHERE firing = :value
+ORDER BY kind, name
+LIMIT :limit;
+
 -- name: end_runs_timers
 -- The timers of runs that ended. The ids of a run's timers begin with their kind and the run.
 DELETE FROM timers

@@ -1,0 +1,498 @@
+"""Where each actor is in memory: calls and alarms find its activation, or make one, and nothing leaves it before its writes are durable.
+
+An actor has one activation at most, in one place. A call takes the way of its activation in order of arrival; while the actor is
+being activated, or until a place that takes no more has let go of it, calls wait here. Answers wait for the units that were told
+before them. When a place is gone, its calls fail, for calls are not stored; its running alarms are answered as lost or failed.
+Nothing here knows what actors do, nor how their places are reached.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from itertools import count
+
+from stepwell.drivers.actors import ActorHost
+from stepwell.engine.inputs import AnyInput
+from stepwell.engine.inputs_actors import RELEASED_MAX, Activated, ActorActivated, ActorsReleased, ActorWrote, AlarmAnswered
+from stepwell.errors import Error, NotFound, StoreUnavailable
+from stepwell.primitives.actor import AlarmFired
+from stepwell.protocol.actors import (
+    ActorAlarmed,
+    ActorAnswered,
+    ActorAsked,
+    ActorCalled,
+    ActorClosed,
+    ActorDurable,
+    ActorEntries,
+    ActorFailed,
+    ActorFailure,
+    ActorKind,
+    ActorOpened,
+    ActorRead,
+    ActorReset,
+    ActorReturned,
+    ActorsIdle,
+    ActorStored,
+    ActorSync,
+    FromActors,
+    Outcome,
+    Snapshot,
+)
+from stepwell.protocol.codec import Json, canonical
+from stepwell.store.base import EntryRange, Reader
+
+ALARMS_MAX = 1000
+"""Alarms that run at a time; the others wait for their turn."""
+
+RETURNED_MAX = 100
+"""Alarms that one comparison has go off again."""
+
+RELEASE_S = 1.0
+"""How long activations that have left memory wait for others, to be told of together."""
+
+READ_BYTES_MAX = 16 * 1024 * 1024
+"""What one message of entries holds; the others are asked for again."""
+
+Submit = Callable[[AnyInput], "asyncio.Future[object]"]
+
+
+class _Call:
+    """A call or an alarm on its way to an activation, in it, or held until its writes are durable."""
+
+    __slots__ = ("alarm", "args", "chain", "future", "id", "method")
+
+    def __init__(self, id: int, method: str, args: bytes, chain: tuple[str, ...], alarm: AlarmFired | None) -> None:
+        self.id, self.method, self.args, self.chain, self.alarm = id, method, args, chain, alarm
+        self.future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    def fail(self, failure: ActorFailure) -> None:
+        if not self.future.done():
+            self.future.set_exception(ActorFailed(failure))
+
+
+class _Place:
+    """An actor that is in memory somewhere, or is about to be."""
+
+    __slots__ = ("calls", "fence", "held", "host", "id", "kind", "name", "refused", "waiting", "write")
+
+    def __init__(self, id: int, kind: str, name: str) -> None:
+        self.id, self.kind, self.name = id, kind, name
+        self.fence = 0
+        self.host: ActorHost | None = None
+        self.calls: dict[int, _Call] = {}
+        """In the activation."""
+        self.held: dict[int, _Call] = {}
+        """Answered there, but not yet here."""
+        self.waiting: deque[_Call] = deque()
+        """For an activation."""
+        self.write: asyncio.Future[object] | None = None
+        """The last unit that is on its way to the store; those before it are stored before it."""
+        self.refused = False
+
+
+class Actors:
+    """The actors of one node. `holder` is its epoch; `path_of` tells the file of an actor whose kind has SQL."""
+
+    def __init__(
+        self,
+        submit: Submit,
+        reader: Callable[[], Reader],
+        holder: str,
+        *,
+        path_of: Callable[[str, str], str] | None = None,
+    ) -> None:
+        self._submit, self._reader, self._holder, self._path_of = submit, reader, holder, path_of
+        self._kinds: dict[str, tuple[ActorKind, Callable[[], Sequence[ActorHost]]]] = {}
+        self._places: dict[tuple[str, str], _Place] = {}
+        self._by_id: dict[int, _Place] = {}
+        self._load: dict[ActorHost, dict[int, _Place]] = {}
+        self._homeless: dict[tuple[str, str], None] = {}
+        self._alarms: deque[AlarmFired] = deque()
+        self._orphans: dict[str, list[AlarmFired]] = {}
+        self._firing: set[tuple[str, str, int]] = set()
+        self._unknown: set[tuple[str, str, int]] = set()
+        self._released: list[tuple[str, str, int]] = []
+        self._releasing: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._numbers = count(1)
+        self._stopped = False
+
+    # Figures.
+
+    @property
+    def kinds(self) -> list[str]:
+        """The kinds that live on this node."""
+        return sorted(self._kinds)
+
+    def in_memory(self) -> dict[str, int]:
+        """How many actors of each kind are in memory."""
+        counts = dict.fromkeys(self._kinds, 0)
+        for place in self._places.values():
+            counts[place.kind] = counts.get(place.kind, 0) + 1
+        return counts
+
+    @property
+    def alarms_waiting(self) -> int:
+        """Alarms that have gone off and wait for their turn."""
+        return len(self._alarms) + sum(map(len, self._orphans.values()))
+
+    # Life.
+
+    def serve(self, kinds: Iterable[ActorKind], hosts: Callable[[], Sequence[ActorHost]]) -> None:
+        """These kinds live in these places, and in no others any more."""
+        self._kinds = {kind: served for kind, served in self._kinds.items() if served[1] != hosts}
+        for kind in kinds:
+            self._kinds[kind.id] = (kind, hosts)
+            self._alarms.extend(self._orphans.pop(kind.id, ()))
+        self.changed()
+
+    def changed(self) -> None:
+        """A place may take actors that took none before."""
+        homeless, self._homeless = self._homeless, {}
+        for key in homeless:
+            place = self._places.get(key)
+            if place is not None and place.host is None:
+                self._activate(place)
+        self._next_alarms()
+
+    async def stop(self) -> None:
+        """Fail the calls that are out, and tell of the activations that are left."""
+        self._stopped = True
+        failure = ActorFailure(name="ActorLost", message="the server is being stopped")
+        for place in list(self._places.values()):
+            self._leave(place)
+            for call in (*place.calls.values(), *place.held.values(), *place.waiting):
+                call.fail(failure)
+        if self._releasing is not None:
+            self._releasing.cancel()
+        self._release()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # Calls.
+
+    async def call(self, kind: str, name: str, method: str, args: bytes, chain: tuple[str, ...] = ()) -> bytes:
+        """Call an actor's method, wherever it is. Raises `ActorFailed` with what it raised, `NotFound` for a kind that is not here."""
+        if self._stopped:
+            raise StoreUnavailable("the server is being stopped")
+        if kind not in self._kinds:
+            here = ", ".join(sorted(self._kinds)) or "none"
+            raise NotFound(
+                f"there are no actors of kind {kind!r}; here are: {here}. Actors live in an app that the server runs "
+                "(stepwell dev app.py, stepwell start app.py), or in an engine of one's own process"
+            )
+        call = _Call(next(self._numbers), method, args, chain, None)
+        self._give(kind, name, call)
+        return await call.future
+
+    def fire(self, fired: AlarmFired) -> None:
+        """An alarm goes off."""
+        self._alarms.append(fired)
+        self._next_alarms()
+
+    def _next_alarms(self) -> None:
+        while self._alarms and len(self._firing) < ALARMS_MAX:
+            fired = self._alarms.popleft()
+            if fired.kind not in self._kinds:
+                self._orphans.setdefault(fired.kind, []).append(fired)
+                continue
+            self._firing.add((fired.kind, fired.name, fired.firing))
+            call = _Call(next(self._numbers), "alarm", b"", (), fired)
+            call.future.add_done_callback(lambda future, fired=fired: self._alarm_ended(fired, future))  # type: ignore[misc]
+            self._give(fired.kind, fired.name, call)
+
+    def _alarm_ended(self, fired: AlarmFired, future: asyncio.Future[bytes]) -> None:
+        self._firing.discard((fired.kind, fired.name, fired.firing))
+        outcome: Outcome = "ok"
+        told: Json | None = None
+        if future.cancelled() or (error := future.exception()) is None:
+            pass
+        elif isinstance(error, ActorFailed) and error.failure.name != LOST:
+            outcome, told = "failed", error_of(error.failure)
+        else:
+            outcome = "lost"
+        if not self._stopped:
+            _forget(self._submit(AlarmAnswered(fired.kind, fired.name, fired.firing, outcome, told)))
+            self._next_alarms()
+
+    async def compare(self) -> None:
+        """Alarms that are marked as running here, and are in nobody's hand twice in a row: the commit's answer was lost. Once more."""
+        here = self._firing | {(fired.kind, fired.name, fired.firing) for fired in self._alarms}
+        here |= {(fired.kind, fired.name, fired.firing) for orphans in self._orphans.values() for fired in orphans}
+        missing = set(await self._reader().held_alarms(self._holder)) - here - self._firing
+        lost = sorted(missing & self._unknown)[:RETURNED_MAX]
+        self._unknown = missing
+        for kind, name, firing in lost:
+            _forget(self._submit(AlarmAnswered(kind, name, firing, "lost")))
+
+    def _give(self, kind: str, name: str, call: _Call) -> None:
+        place = self._places.get((kind, name))
+        if place is None:
+            place = _Place(next(self._numbers), kind, name)
+            self._places[kind, name] = place
+            place.waiting.append(call)
+            self._activate(place)
+        elif place.host is None or not place.host.takes_actors:
+            # Being activated; or its place lets it go as soon as it has done what it has in hand.
+            place.waiting.append(call)
+        else:
+            self._send(place, place.host, call)
+
+    def _send(self, place: _Place, host: ActorHost, call: _Call) -> None:
+        place.calls[call.id] = call
+        if call.alarm is None:
+            host.tell(ActorCalled(activation=place.id, call_id=call.id, method=call.method, args=call.args, chain=call.chain))
+        else:
+            fired = call.alarm
+            host.tell(ActorAlarmed(activation=place.id, call_id=call.id, scheduled_ms=fired.scheduled_ms, retry_count=fired.retry_count))
+
+    # Activations.
+
+    def _activate(self, place: _Place) -> None:
+        if self._host_for(place.kind) is None:
+            self._homeless[place.kind, place.name] = None
+            return
+        self._task(self._activated(place))
+
+    async def _activated(self, place: _Place) -> None:
+        try:
+            reply = await self._submit(ActorActivated(place.kind, place.name, self._holder))
+        except Exception as error:
+            self._drop(place)
+            for call in place.waiting:
+                call.fail(failure_of(error))
+            return
+        assert isinstance(reply, Activated)
+        host = self._host_for(place.kind)
+        if host is None:
+            self._homeless[place.kind, place.name] = None
+            return
+        place.fence, place.host = reply.fence, host
+        self._by_id[place.id] = place
+        self._load.setdefault(host, {})[place.id] = place
+        kind, _ = self._kinds[place.kind]
+        host.tell(
+            ActorOpened(
+                activation=place.id,
+                kind=place.kind,
+                name=place.name,
+                fence=place.fence,
+                snapshot=Snapshot(alarm_ms=reply.alarm_ms, entries=reply.entries, whole=reply.whole),
+                path=self._path_of(place.kind, place.name) if kind.sql and self._path_of is not None else "",
+            )
+        )
+        while place.waiting:
+            self._send(place, host, place.waiting.popleft())
+
+    def _host_for(self, kind: str) -> ActorHost | None:
+        """The place with the fewest actors."""
+        served = self._kinds.get(kind)
+        if served is None:
+            return None
+        takers = [host for host in served[1]() if host.takes_actors]
+        return min(takers, key=lambda host: len(self._load.get(host, ())), default=None)
+
+    def _leave(self, place: _Place) -> None:
+        """The activation is over."""
+        self._drop(place)
+        self._by_id.pop(place.id, None)
+        if place.host is not None:
+            of_host = self._load.get(place.host)
+            if of_host is not None:
+                of_host.pop(place.id, None)
+        if place.fence:
+            self._released.append((place.kind, place.name, place.fence))
+            if len(self._released) >= RELEASED_MAX:
+                self._release()
+            elif self._releasing is None and not self._stopped:
+                self._releasing = asyncio.get_running_loop().call_later(RELEASE_S, self._release)
+
+    def _drop(self, place: _Place) -> None:
+        if self._places.get((place.kind, place.name)) is place:
+            del self._places[place.kind, place.name]
+
+    def _again(self, place: _Place) -> None:
+        """Calls that no activation has begun go to the next one."""
+        for call in place.waiting:
+            if not call.future.done():
+                self._give(place.kind, place.name, call)
+
+    def _release(self) -> None:
+        self._releasing = None
+        while self._released:
+            batch, self._released = tuple(self._released[:RELEASED_MAX]), self._released[RELEASED_MAX:]
+            _forget(self._submit(ActorsReleased(batch)))
+
+    def gone(self, host: ActorHost, why: str, *, taken: bool) -> None:
+        """A place is no more: its calls fail, and its alarms too, where what ran there may have been the reason."""
+        failure = ActorFailure(name=LOST if taken else DIED, message=f"the process that the actor lived in {why}", reset=True)
+        for place in list(self._load.pop(host, {}).values()):
+            self._leave(place)
+            for call in place.calls.values():
+                call.fail(failure)
+            self._again(place)
+
+    # What places tell.
+
+    def take(self, host: ActorHost, message: FromActors) -> None:
+        """A place tells something; of an activation that is over, nothing counts."""
+        match message:
+            case ActorAsked():
+                self._task(self._asked(host, message))
+                return
+            case ActorsIdle():
+                for activation in message.activations:
+                    idle = self._by_id.get(activation)
+                    if idle is not None and idle.host is host and not idle.calls:
+                        self._leave(idle)
+                        host.tell(ActorClosed(activation=activation))
+                        self._again(idle)
+                return
+            case _:
+                place = self._by_id.get(message.activation)
+                if place is None or place.host is not host:
+                    return
+        match message:
+            case ActorAnswered():
+                self._on_answered(place, message)
+            case ActorStored():
+                self._on_stored(place, message)
+            case ActorRead():
+                self._task(self._read(place, host, message))
+            case ActorSync():
+                self._task(self._sync(place, host, message))
+            case ActorReset():
+                self._leave(place)
+                # What it has not answered it has not begun.
+                place.waiting.extendleft(reversed(list(place.calls.values())))
+                self._again(place)
+
+    async def _asked(self, host: ActorHost, asked: ActorAsked) -> None:
+        """A stub's call."""
+        try:
+            result = await self.call(asked.kind, asked.name, asked.method, asked.args, asked.chain)
+        except ActorFailed as failed:
+            host.tell(ActorReturned(seq=asked.seq, failure=failed.failure))
+        except Error as error:
+            host.tell(ActorReturned(seq=asked.seq, failure=failure_of(error)))
+        else:
+            host.tell(ActorReturned(seq=asked.seq, result=result))
+
+    def _on_answered(self, place: _Place, answered: ActorAnswered) -> None:
+        call = place.calls.pop(answered.call_id, None)
+        if call is None:
+            return
+        if place.write is None or place.write.done():
+            self._settle(place, call, answered)
+        else:
+            place.held[call.id] = call
+            place.write.add_done_callback(lambda _: self._settle(place, call, answered))
+
+    def _settle(self, place: _Place, call: _Call, answered: ActorAnswered) -> None:
+        """What was written before the answer is durable, or was refused: then its caller has been told so."""
+        place.held.pop(call.id, None)
+        if call.future.done() or place.refused:
+            return
+        if answered.failure is not None:
+            call.fail(answered.failure)
+        else:
+            call.future.set_result(answered.result)
+
+    def _on_stored(self, place: _Place, stored: ActorStored) -> None:
+        wrote = ActorWrote(
+            kind=place.kind,
+            name=place.name,
+            fence=place.fence,
+            number=stored.number,
+            puts=tuple(stored.puts.items()),
+            deletes=stored.deletes,
+            clear=stored.clear,
+            alarm=stored.alarm,
+        )
+        place.write = self._submit(wrote)
+        place.write.add_done_callback(lambda future: self._on_written(place, future))
+
+    def _on_written(self, place: _Place, future: asyncio.Future[object]) -> None:
+        error = None if future.cancelled() else future.exception()
+        if error is None or place.refused:
+            return
+        # Its memory is ahead of the store: nothing that it says counts any more, and its next activation reads what is stored.
+        place.refused = True
+        failure = failure_of(error)
+        self._leave(place)
+        if place.host is not None:
+            place.host.tell(ActorClosed(activation=place.id, reason=failure.message))
+        for call in (*place.calls.values(), *place.held.values()):
+            call.fail(failure)
+        self._again(place)
+
+    async def _read(self, place: _Place, host: ActorHost, asked: ActorRead) -> None:
+        await self._written(place)
+        reader, more = self._reader(), False
+        try:
+            if asked.keys is not None:
+                entries = await reader.actor_values(place.kind, place.name, asked.keys)
+            else:
+                wanted = EntryRange(start=asked.start, end=asked.end, reverse=asked.reverse, limit=asked.limit)
+                entries = await reader.actor_range(place.kind, place.name, wanted)
+                more = len(entries) == asked.limit
+        except StoreUnavailable as error:
+            # The activation cannot go on without: its callers are told, and the next one tries again.
+            if not place.refused:
+                refused: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+                refused.set_exception(error)
+                self._on_written(place, refused)
+            return
+        told = within(entries, READ_BYTES_MAX)
+        host.tell(ActorEntries(activation=place.id, seq=asked.seq, entries=told, more=more or len(told) < len(entries)))
+
+    async def _sync(self, place: _Place, host: ActorHost, asked: ActorSync) -> None:
+        await self._written(place)
+        if not place.refused:
+            host.tell(ActorDurable(activation=place.id, seq=asked.seq))
+
+    @staticmethod
+    async def _written(place: _Place) -> None:
+        """Wait until what was told so far is stored, or was refused."""
+        if place.write is not None:
+            await asyncio.wait([place.write])
+
+    def _task(self, work: object) -> None:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)  # type: ignore[arg-type]
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+LOST = "ActorLost"
+"""The name of a failure that says that the actor's process was ended on purpose."""
+
+DIED = "ActorDied"
+"""The name of a failure that says that the actor's process ended by itself."""
+
+
+def within(entries: tuple[tuple[str, bytes], ...], bytes_max: int) -> tuple[tuple[str, bytes], ...]:
+    """The first entries, so many that they go into a message together; one at least."""
+    size = 0
+    for i, (_, value) in enumerate(entries):
+        size += len(value)
+        if i and size > bytes_max:
+            return entries[:i]
+    return entries
+
+
+def failure_of(error: BaseException) -> ActorFailure:
+    """An error of the engine's, for the caller of an actor."""
+    return ActorFailure(name=type(error).__name__, message=str(error), type=f"{type(error).__module__}:{type(error).__name__}", reset=True)
+
+
+def error_of(failure: ActorFailure) -> Json:
+    """What is kept of a failed alarm."""
+    return canonical({"message": failure.message, "name": failure.name, "stack": failure.stack})
+
+
+def _forget(future: asyncio.Future[object]) -> None:
+    """Nobody waits for it: what went wrong has been told by the store's own means."""
+    future.add_done_callback(lambda done: done.cancelled() or done.exception())
