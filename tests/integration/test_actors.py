@@ -645,3 +645,36 @@ def test_a_unit_that_is_refused_resets_the_actor(rig: Rig) -> None:
             assert await Thing["x"].get() == 1
 
     run(main())
+
+
+def test_gates_let_others_in_while_one_waits(rig: Rig) -> None:
+    """With `gates=True` a call enters while another waits for something else; a block keeps it out."""
+
+    @rig.app.actor
+    class Room(stepwell.Actor, gates=True):
+        async def wait(self, block: bool) -> None:
+            async def work() -> None:
+                rig.log.append("waits")
+                await rig.gate("open").wait()
+                rig.log.append("ends")
+
+            await (self.block_concurrency_while(work) if block else work())
+
+        async def enter(self) -> None:
+            rig.log.append("enters")
+
+    async def main() -> None:
+        async with rig.running():
+            for block, expected in ((False, ["waits", "enters", "ends"]), (True, ["waits", "ends", "enters"])):
+                rig.log.clear()
+                rig.gate("open").clear()
+                waiting = asyncio.ensure_future(Room["r"].wait(block))
+                await rig.until(lambda: rig.log, "it waits")
+                entering = asyncio.ensure_future(Room["r"].enter())
+                for _ in range(20):
+                    await asyncio.sleep(0)
+                rig.gate("open").set()
+                await asyncio.gather(waiting, entering)
+                assert rig.log == expected
+
+    run(main())

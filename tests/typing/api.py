@@ -292,6 +292,54 @@ async def wrong_queues(batch: stepwell.MessageBatch[Order]) -> None:
     batch.messages[0].retry(delay=5)  # type: ignore[arg-type]
 
 
+@app.actor
+class Tenant(stepwell.Actor):
+    """An actor with every kind of method."""
+
+    async def enqueue(self, order: Order, *, soon: bool = False) -> int:
+        """Every form of reading and writing."""
+        assert_type(await self.storage.get("n", 0), int)
+        assert_type(await self.storage.get("order", type=Order), Order | None)
+        assert_type(await self.storage.get(["a", "b"], type=Order), dict[str, Order])
+        assert_type(await self.storage.list(prefix="o/", type=Order), dict[str, Order])
+        assert_type(await self.storage.delete("a"), bool)
+        assert_type(await self.storage.delete(["a", "b"]), int)
+        await self.storage.put({"a": 1, "b": order})
+        await self.set_alarm("100ms")
+        await self.set_alarm(timedelta(seconds=1))
+        await self.set_alarm(datetime.now())
+        assert_type(await self.get_alarm(), datetime | None)
+        return 1
+
+    async def alarm(self, info: stepwell.AlarmInfo) -> None:
+        """What it is told."""
+        assert_type(info.scheduled_time, datetime)
+        assert_type(info.is_retry, bool)
+
+
+@app.actor(id="rooms")
+class Room(stepwell.Actor, gates=True):
+    """One with gates."""
+
+    async def open(self) -> str:
+        """A block."""
+
+        async def work() -> str:
+            return "open"
+
+        return await self.block_concurrency_while(work)
+
+
+async def actors(ctx: stepwell.Context[OrderPaid]) -> None:
+    """Stubs are typed as their class."""
+    assert_type(await Tenant["acme"].enqueue(Order("o", 1), soon=True), int)
+    assert_type(await Room["r"].open(), str)
+    assert_type(await ctx.step.run("enqueue", Tenant["acme"].enqueue, Order("o", 1)), int)
+    await Tenant["acme"].enqueue("o")  # type: ignore[arg-type]
+    await Tenant["acme"].nothing()  # type: ignore[attr-defined]
+    Tenant[3]  # type: ignore[index]
+
+
 async def wrong(ctx: stepwell.Context[OrderPaid]) -> None:
     """What a type checker must refuse; `warn_unused_ignores` makes sure that it does."""
     await ctx.step.run("load", load_order, 1)  # type: ignore[call-overload]

@@ -10,6 +10,12 @@ import stepwell
 
 API = Path(__file__).with_name("api.py")
 EXPORTED = {
+    "Actor",
+    "ActorError",
+    "ActorLost",
+    "AlarmInfo",
+    "Storage",
+    "Transaction",
     "App",
     "Batch",
     "CallError",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from stepwell.sdk.app import App
 
 A = TypeVar("A", bound="Actor")
+T = TypeVar("T")
 
 
 class AlarmInfo(msgspec.Struct, frozen=True):
@@ -48,11 +49,18 @@ class Actor(metaclass=_ActorType):
     """A base for actors: one instance for each name in the whole system, one turn at a time.
 
     `self.name` is its name, `self.storage` what it has stored; fields of its own are there while it is in memory. An `alarm(self,
-    info)` makes alarms possible. `on_activate(self)` runs before the first turn.
+    info)` makes alarms possible. `on_activate(self)` runs before the first turn. A class with `gates=True` lets other turns in while one
+    waits for something that is not its storage.
     """
 
     _activation: Activation
     _actor_class: ClassVar[ActorClass | None] = None
+    _gates: ClassVar[bool] = False
+
+    def __init_subclass__(cls, *, gates: bool | None = None, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if gates is not None:
+            cls._gates = gates
 
     async def on_activate(self) -> None:
         """The actor has come into memory: before its first turn."""
@@ -81,6 +89,10 @@ class Actor(metaclass=_ActorType):
     async def delete_alarm(self) -> None:
         """Take the pending alarm back."""
         await self.storage.delete_alarm()
+
+    async def block_concurrency_while(self, fn: Callable[[], Awaitable[T]]) -> T:
+        """With `gates=True`: let no other turn in until `fn` has ended. What it raises resets the actor."""
+        return await self._active().block_concurrency_while(fn)
 
     def _active(self) -> Activation:
         activation = self.__dict__.get("_activation")
@@ -147,12 +159,10 @@ class _Args(msgspec.Struct):
 class ActorClass:
     """A class of actors, declared: what an activation needs to know of it."""
 
-    gates = False
-
     def __init__(self, app: App, cls: type[Actor], id: str) -> None:
         self.app, self.cls, self.name = app, cls, id
         self.id = f"{app.name}-{id}"
-        self.sql = False
+        self.sql, self.gates = False, cls._gates
         self.methods = dict(_methods(cls))
         alarm: Any = getattr(cls, "alarm", None)
         if alarm is not None and not is_async(alarm):
