@@ -1,7 +1,8 @@
-"""Fairness between the values of a key: who waits is served, however much others have queued, and by the weights that a setting gives."""
+"""Fairness between the values of a key and between functions: who waits is served, whatever others have queued, by the weights given."""
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections import Counter
 
@@ -9,13 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stepwell.engine.commands import Call
-from stepwell.engine.inputs import AppSynced, Ask, CallAnswered, Claim, EventsReceived, NodeStarted, TimerDue
+from stepwell.engine.inputs import AppSynced, Ask, CallAnswered, Claim, Claimed, EventsReceived, NodeStarted, TimerDue
 from stepwell.engine.model import TimerKind
+from stepwell.engine.selection import CLAIM_OF_MANY
 from stepwell.protocol.calls import Returned
 from stepwell.protocol.events import Event
 from stepwell.protocol.functions import Concurrency, FunctionConfig, Registration, Trigger
 from stepwell.protocol.ids import ulid
 from stepwell.runtime.heart import Heart
+from stepwell.runtime.shares import Shares
 from stepwell.store.memory import MemoryStore
 from tests.simulation.clock import VirtualClock, at_once
 
@@ -147,3 +150,54 @@ def test_weights_divide_what_is_served() -> None:
         served.update(shop.claim(1))
         shop.answer(1)
     assert all(abs(served[tenant] - 20 * weight) <= 1 for tenant, weight in enumerate(WEIGHTS)), served
+
+
+def test_a_large_claim_divides_by_the_weights_too() -> None:
+    """Room for many calls at once goes to lanes as many claims of one call would give it, however few items of each were read first."""
+    shop = Shop(limit=1_000)
+    for tenant in range(len(WEIGHTS)):
+        shop.send(tenant, 100)
+    assert 7 * max(WEIGHTS) > CLAIM_OF_MANY
+    served = Counter(shop.claim(7 * sum(WEIGHTS)))
+    assert all(abs(served[tenant] - 7 * weight) <= 1 for tenant, weight in enumerate(WEIGHTS)), served
+
+
+ROUNDS = st.lists(st.tuples(st.integers(1, 5), st.lists(st.integers(0, 3), max_size=6)), min_size=5, max_size=60)
+
+
+@given(ROUNDS)
+@settings(max_examples=200, deadline=None)
+def test_functions_take_turns_by_their_weights(rounds: list[tuple[int, list[int]]]) -> None:
+    """Functions that wait together are never further apart than a turn of each, whatever room the claims have."""
+    shares, queued = Shares(), Counter[str]()
+    weights = {f"f{n}": weight for n, weight in enumerate(WEIGHTS)}
+    leads: dict[tuple[str, str], float] = {}
+    for room, coming in rounds:
+        queued.update(f"f{n}" for n in coming for _ in range(4))
+        waiting = sorted(name for name in queued if queued[name] > 0)
+        if not waiting:
+            continue
+        asks = shares.ask(waiting, room, weights.__getitem__)
+        assert sum(ask.room for ask in asks) == room
+        calls = {ask.function_id: min(ask.room, queued[ask.function_id]) for ask in asks}
+        queued.subtract(calls)
+        shares.note(asks, Claimed(calls, tuple(name for name in calls if queued[name] > 0)), weights.__getitem__)
+        kept = {}
+        for a, b in itertools.combinations([name for name in waiting if queued[name] > 0], 2):
+            lead = leads.get((a, b), 0.0) + calls.get(a, 0) / weights[a] - calls.get(b, 0) / weights[b]
+            assert abs(lead) <= 1 / weights[a] + 1 / weights[b] + 1e-6, f"{a} is {lead} turns ahead of {b}"
+            kept[a, b] = lead
+        leads = kept
+
+
+def test_a_function_that_was_idle_takes_turns_with_one_that_was_not() -> None:
+    """Whatever was served while it had nothing to do is not made up for."""
+    shares = Shares()
+    for _ in range(100):
+        shares.note(shares.ask(["busy"], 1, lambda name: 1), Claimed({"busy": 1}, ("busy",)), lambda name: 1)
+    served = []
+    for _ in range(10):
+        asks = shares.ask(["busy", "idle"], 1, lambda name: 1)
+        served += [ask.function_id for ask in asks]
+        shares.note(asks, Claimed({served[-1]: 1}, (served[-1],)), lambda name: 1)
+    assert abs(served.count("idle") - served.count("busy")) <= 2, served

@@ -241,24 +241,29 @@ class _Take:
         reading, each = depth_of(self._function.rules)
         # Lanes that other inputs of the group have made or opened were not there when the claim said what it needs.
         self._view.require(wanted for lane in lanes for relation in ("counters", reading) for wanted in RELATIONS["lanes", relation](lane))
-        queues = {lane.id: iter(self._view.scan("lane_items", lane.id, each)) for lane in lanes}
+        depths = {lane.id: CLAIM_OF_LANE if self._view.knows_scan("lane_items", lane.id, CLAIM_OF_LANE) else each for lane in lanes}
+        queues = {lane.id: iter(self._view.scan("lane_items", lane.id, depths[lane.id])) for lane in lanes}
         heap = [(lane.tag, lane.id, lane) for lane in lanes]
         heapq.heapify(heap)
         ahead: dict[str, Item | None] = {lane_id: next(queue, None) for lane_id, queue in queues.items()}
         tags = {lane.id: lane.tag for lane in lanes}
         virtual = before = self._view.virtual_time(ask.function_id)
         self.more = self.more or self._view.more("ready_lanes", ask.function_id, ask.room)
+        unread: list[Selection] = []
+        passed = 0
         while heap:
             tag, lane_id, lane = heapq.heappop(heap)
             item = ahead[lane_id]
             if item is None:
-                if self._view.more("lane_items", lane_id, each):
+                if self._view.more("lane_items", lane_id, depths[lane_id]):
                     full = next((key for key in of_calls(lane.keys) if not self._admits(key)), None)
                     if full is not None:
                         self._shut(lane, full, tags[lane_id])
                     else:
                         self.more = True
                         self._moved(lane, tags[lane_id])
+                        if depths[lane_id] < CLAIM_OF_LANE:
+                            unread.append(Scan("lane_items", lane_id, CLAIM_OF_LANE, ("run", "counters")))
                 else:
                     self._empty(lane, tags[lane_id], virtual)
                 continue
@@ -274,11 +279,14 @@ class _Take:
                     self._taking.set_timer(admit_timer(refusing, due_ms))
                 self._pass_on(lane, refusing)
                 continue
+            passed = len(unread)
             self._lease(item)
             virtual = max(virtual, tag)
             tags[lane_id] = tag + STRIDE // weight_of(lane.keys)
             ahead[lane_id] = next(queues[lane_id], None)
             heapq.heappush(heap, (tags[lane_id], lane_id, lane))
+        # Others were served in the place of lanes whose next items were not read: those are read, and the claim is decided anew.
+        self._view.require(unread[:passed])
         if virtual != before:
             self.commands.append(SetClock(ask.function_id, virtual))
 

@@ -24,6 +24,7 @@ from stepwell.protocol.ids import ulid
 from stepwell.runtime.bodies import Bodies
 from stepwell.runtime.clock import Clock
 from stepwell.runtime.requests import Requests
+from stepwell.runtime.shares import Shares
 from stepwell.store.base import Reader
 
 CALLS_MAX = 256
@@ -71,7 +72,7 @@ class Dispatcher:
         self._submit, self._registry, self._drivers = submit, registry, drivers
         self._bodies, self._reader, self._clock, self._holder, self._calls_max = bodies, reader, clock, holder, calls_max
         self._awake: dict[Pool, dict[str, None]] = {}
-        self._served: dict[str, float] = {}
+        self._shares: dict[Pool, Shares] = {}
         self._claiming = False
         self._open = True
         self._in_hand: dict[str, int] = {}
@@ -114,8 +115,8 @@ class Dispatcher:
         if not asks:
             return
         self._claiming = True
-        future = self._submit(Claim(self._holder, asks))
-        future.add_done_callback(self._claimed)
+        future = self._submit(Claim(self._holder, tuple(ask for of_pool in asks.values() for ask in of_pool)))
+        future.add_done_callback(lambda told: self._claimed(asks, told))
 
     def _woken(self, function_id: str) -> None:
         if (pool := self._pool_of(function_id)) is not None:
@@ -128,10 +129,9 @@ class Dispatcher:
             return None
         return function.driver, function.row.app_name if function.driver in self._rooms else None
 
-    def _asks(self) -> tuple[Ask, ...]:
-        """The functions that were woken, those served least first, each with its share of the room: its driver's, or its app's own."""
-        functions = self._registry().functions
-        asks = []
+    def _asks(self) -> dict[Pool, list[Ask]]:
+        """The functions that were woken, those served least first, each with its share of its pool's room."""
+        asks: dict[Pool, list[Ask]] = {}
         for pool in list(self._awake):
             awake = self._awake[pool]
             room = self._room_of(pool)
@@ -148,18 +148,17 @@ class Dispatcher:
                     # A sync has moved it, or taken it away, since it was woken.
                     del awake[function_id]
                     self._woken(function_id)
-            ids.sort(key=lambda function_id: (self._served.get(function_id, 0), function_id))
-            asked = ids[:room]
-            weights = sum(functions[function_id].weight for function_id in asked)
-            for i, function_id in enumerate(asked):
-                weight = functions[function_id].weight
-                share = max(1, min(room * weight // weights, room - (len(asked) - 1 - i)))
-                weights, room = weights - weight, room - share
-                asks.append(Ask(function_id, share))
-                del awake[function_id]
+            if ids:
+                asks[pool] = self._shares.setdefault(pool, Shares()).ask(ids, room, self._weight_of)
+                for ask in asks[pool]:
+                    del awake[ask.function_id]
             if not awake:
                 del self._awake[pool]
-        return tuple(asks)
+        return asks
+
+    def _weight_of(self, function_id: str) -> int:
+        function = self._registry().functions.get(function_id)
+        return 1 if function is None else function.weight
 
     def _room_of(self, pool: Pool) -> int:
         driver, app = pool
@@ -175,7 +174,7 @@ class Dispatcher:
                 self._woken(function_id)
             self._claim()
 
-    def _claimed(self, future: asyncio.Future[Any]) -> None:
+    def _claimed(self, asks: Mapping[Pool, list[Ask]], future: asyncio.Future[Any]) -> None:
         self._claiming = False
         if future.cancelled():
             return
@@ -183,11 +182,8 @@ class Dispatcher:
             # The claim raised: its functions are asked again when something wakes them, and by the regular comparison.
             return
         claimed: Claimed = future.result()
-        floor = min(self._served.values(), default=0.0)
-        functions = self._registry().functions
-        for function_id, count in claimed.calls.items():
-            weight = functions[function_id].weight if function_id in functions else 1
-            self._served[function_id] = max(self._served.get(function_id, floor), floor) + count / weight
+        for pool, of_pool in asks.items():
+            self._shares[pool].note(of_pool, claimed, self._weight_of)
         for function_id in claimed.more:
             self._woken(function_id)
         self._claim()
