@@ -7,12 +7,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from stepwell.engine.events import body_of
+from stepwell.engine.expression import compile_expression
 from stepwell.engine.model import Run, RunStatus
 from stepwell.engine.registry import Function, Registry
 from stepwell.engine.tables import Tables
 from stepwell.engine.view import View
 from stepwell.protocol.events import Event
 from tests.simulation.broken import Broken
+
+DAY_MS = 24 * 3600 * 1000
 
 
 class Flow:
@@ -27,9 +30,15 @@ class Flow:
             self._order.setdefault(event.id, len(self._order))
         view = view_of(tables)
         for function in registry.functions.values():
-            if function.rules.any:
+            if function.rules.any or function.config.idempotency is not None:
                 runs = [run for run in tables.runs if run.function_id == function.id]
-                wrong = [*throttled(function, runs), *singles(function, runs, view), *batches(function, runs), *rated(function, runs, view)]
+                wrong = [
+                    *throttled(function, runs),
+                    *singles(function, runs, view),
+                    *batches(function, runs),
+                    *rated(function, runs, view),
+                    *repeated(function, runs, view),
+                ]
                 if wrong:
                     raise Broken("; ".join(wrong))
 
@@ -105,6 +114,29 @@ def rated(function: Function, runs: list[Run], view: View) -> list[str]:
             used += 1
             if key is not None and used > rule.limit:
                 wrong.append(f"{key}: {used} runs within a window that ends at {end}")
+    return wrong
+
+
+def repeated(function: Function, runs: list[Run], view: View) -> list[str]:
+    """A value of an idempotency key has one run a day, and drops none before it has one."""
+    expression = function.config.idempotency
+    if expression is None:
+        return []
+    key = compile_expression(expression)
+    admitted_ms: dict[object, int] = {}
+    wrong = []
+    for run in runs:
+        if run.cause == "rerun":
+            continue
+        value = key.evaluate({"event": first_body(run, view)}, now_ms=0)
+        before_ms = admitted_ms.get(value)
+        if run.status is RunStatus.SKIPPED and run.reason == "idempotency":
+            if before_ms is None:
+                wrong.append(f"run {run.id} was dropped, and {expression} {value!r} had none before")
+        elif before_ms is not None and run.created_ms < before_ms + DAY_MS:
+            wrong.append(f"run {run.id} is of {expression} {value!r}, which had one at {before_ms}")
+        else:
+            admitted_ms[value] = run.created_ms
     return wrong
 
 

@@ -18,6 +18,7 @@ from stepwell.engine import (
     lanes,
     meeting,
     metadata,
+    registry,
     rerun,
     resume,
     routing,
@@ -29,8 +30,8 @@ from stepwell.engine import (
     topics,
     view,
 )
-from stepwell.engine.flow import batch, changes, ledger, rate_limit, scheduling, throttle
-from stepwell.runtime import heart
+from stepwell.engine.flow import batch, changes, gates, ledger, rate_limit, scheduling, throttle
+from stepwell.runtime import heart, shares
 from tests.simulation.world import simulate
 
 SEEDS = range(1, 400)
@@ -412,7 +413,74 @@ def shared_keys_open_the_small_first(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(tables.SCANS, "shut_lanes", tables.Tables.shut_lanes)
 
 
+def priorities_are_not_heard(patch: pytest.MonkeyPatch) -> None:
+    """Every run stands in its lane by its age alone."""
+    patch.setattr(gates, "priority_ms", lambda priority, event, now_ms: 0)
+
+
+def priorities_put_back(patch: pytest.MonkeyPatch) -> None:
+    """What is to go ahead falls behind."""
+    original = gates.priority_ms
+    patch.setattr(gates, "priority_ms", lambda priority, event, now_ms: -original(priority, event, now_ms))
+
+
+def what_begins_goes_first(patch: pytest.MonkeyPatch) -> None:
+    """In a lane, runs that have not begun go before those that have."""
+    patch.setattr(tables, "item_order", lambda item: (-item.starts, item.order_ms, item.id))
+
+
+def weights_are_not_heard(patch: pytest.MonkeyPatch) -> None:
+    """Every lane of a function has the same share."""
+    patch.setattr(lanes, "weight_of", lambda keys: 1)
+
+
+def served_lanes_stay_first(patch: pytest.MonkeyPatch) -> None:
+    """A lane that was served is no further behind than before."""
+    patch.setattr(lanes, "STRIDE", 0)
+
+
+def functions_weigh_the_same(patch: pytest.MonkeyPatch) -> None:
+    """A function's weight beside others does not count."""
+    patch.setattr(registry.Function, "weight", 1)
+
+
+def served_functions_stay_first(patch: pytest.MonkeyPatch) -> None:
+    """A function that was served is no further behind than before."""
+    patch.setattr(shares.Shares, "note", lambda self, asks, claimed, weight_of: None)
+
+
+def idempotency_keys_are_not_kept(patch: pytest.MonkeyPatch) -> None:
+    """A function's idempotency key keeps nothing back."""
+    original = gates.compile_rate_limit
+    patch.setattr(gates, "compile_rate_limit", lambda function_id, setting, idempotency: original(function_id, setting, None))
+
+
+def idempotency_keys_last_a_minute(patch: pytest.MonkeyPatch) -> None:
+    """A day is over too soon."""
+    patch.setattr(rate_limit, "DAY_MS", 60_000)
+
+
+def idempotency_keys_are_all_alike(patch: pytest.MonkeyPatch) -> None:
+    """One value's run keeps back those of another."""
+    original = rate_limit.RateRule.counter
+
+    def counter(self: Any, event: Any, now_ms: int) -> Any:
+        return self.prefix if self.name == "idempotency" else original(self, event, now_ms)
+
+    patch.setattr(rate_limit.RateRule, "counter", counter)
+
+
 PLANTS: list[Plant] = [
+    priorities_are_not_heard,
+    priorities_put_back,
+    what_begins_goes_first,
+    weights_are_not_heard,
+    served_lanes_stay_first,
+    functions_weigh_the_same,
+    served_functions_stay_first,
+    idempotency_keys_are_not_kept,
+    idempotency_keys_last_a_minute,
+    idempotency_keys_are_all_alike,
     throttles_admit_one_more,
     admissions_are_forgotten,
     admissions_open_one_lane,

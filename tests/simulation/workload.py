@@ -50,6 +50,7 @@ PROGRAMS: dict[str, tuple[Stage, ...]] = {
     "caught": (Stage("fails", ("x:caught",)), Stage("run", ("a",))),
     "doomed": (Stage("run", ("a",)), Stage("fails", ("x",))),
     "empty": (),
+    "weighed": (Stage("run", ("a",)), Stage("run", ("b",))),
     "throttled": (Stage("run", ("a",)),),
     "limited": (Stage("run", ("a",)),),
     "once": (),
@@ -75,9 +76,14 @@ LIMITS: dict[str, tuple[Concurrency, ...]] = {
 }
 TENANT = "event.data.tenant"
 SETTINGS: dict[str, dict[str, object]] = {
+    "weighed": {
+        "concurrency": (Concurrency(limit=1), Concurrency(limit=9, key=TENANT, weight="event.data.tenant == 2 ? 3 : 1")),
+        "priority": "event.data.rush * 60",
+    },
     "throttled": {
         "throttle": Throttle(limit=1, period_ms=10_000, burst=1),
         "concurrency": (Concurrency(limit=2, key=TENANT),),
+        "priority": "event.data.rush * -20",
     },
     "limited": {"rate_limit": RateLimit(limit=2, period_ms=30_000, key=TENANT)},
     "once": {"idempotency": TENANT, "retries": 0},
@@ -98,6 +104,12 @@ SETTINGS: dict[str, dict[str, object]] = {
 }
 """Settings of flow control, beside the plain limits: each of them somewhere, some together."""
 FLOWING = tuple(SETTINGS)
+
+RUSH = ("weighed", "weighed", "weighed", "both", "flaky", "doomed", "calls", "stop")
+"""The events that come to a node with little room."""
+HEAVY = ("sim-both", "sim-flaky")
+"""Functions that it is to give more turns than others."""
+HEAVY_WEIGHT = 4
 
 CANCELS: dict[str, tuple[Cancel, ...]] = {
     "nap": (Cancel(event="sim/stop", where="event.data.tenant == async.data.tenant"),),

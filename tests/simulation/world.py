@@ -46,6 +46,7 @@ from stepwell.protocol.ids import ulid
 from stepwell.protocol.metadata import CHANGES, Note
 from stepwell.protocol.ops import Op
 from stepwell.runtime.heart import Decided, Heart, known
+from stepwell.runtime.shares import Shares
 from stepwell.server.edits import from_step
 from stepwell.store.base import Store
 from stepwell.store.memory import MemoryStore
@@ -55,7 +56,8 @@ from tests.simulation.clock import VirtualClock, at_once
 from tests.simulation.endpoints import Endpoints, saves
 from tests.simulation.faults import FaultyStore, Luck
 from tests.simulation.flow import Flow
-from tests.simulation.workload import FLOWING, PROGRAMS, App, registration
+from tests.simulation.turns import Turns
+from tests.simulation.workload import FLOWING, HEAVY, HEAVY_WEIGHT, PROGRAMS, RUSH, App, registration
 
 EVENTS = 16
 MOVES_MAX = 220
@@ -89,7 +91,7 @@ class World:
         self.store = FaultyStore(memory, self.luck)
         self.heart = make_heart(self.store, self.clock, Settings(retry_interval_ms=5_000))
         self.app = App(self.chance)
-        self.moves, self.meetings, self.flow = Moves(), Meetings(), Flow()
+        self.moves, self.meetings, self.flow, self.turns = Moves(), Meetings(), Flow(), Turns()
         self.counted: dict[str, int] = {}
         self.inbox: list[AnyInput] = []
         self.out: list[Flight] = []
@@ -100,6 +102,9 @@ class World:
         self.endpoints = Endpoints(self.chance, self.clock, self.app, self.versions)
         self.epoch = 0
         self.sent = 0
+        # A node with room for one call chooses whom it asks, while much comes for few functions; the others ask everybody.
+        self.narrow = seed % 3 == 0
+        self.shares, self.wished = Shares(), list[str]()
         self._new_epoch()
         # In the server's own process, calls that are lost with a node count as those that may have killed it.
         self.driver = self.chance.choice(("sim", "local"))
@@ -108,6 +113,8 @@ class World:
         while self.inbox:
             self._beat()
         at_once(self.heart.reload())
+        if self.narrow:
+            self.inbox += [FunctionOverridden(function_id, Override(weight=HEAVY_WEIGHT, pinned=True)) for function_id in HEAVY]
         self.luck.rate = rate
 
     # The course.
@@ -116,9 +123,9 @@ class World:
         """Interleave at random, then let everything come to its end without faults, and judge."""
         actions: list[tuple[int, Callable[[], None]]] = [
             (4, self._send),
-            (8, self._beat),
-            (5, self._claim),
-            (7, self._answer),
+            (24 if self.narrow else 8, self._beat),
+            (16 if self.narrow else 5, self._claim),
+            (14 if self.narrow else 7, self._answer),
             (4, self._tick),
             (1, self._crash),
             (1, self._cancel),
@@ -136,12 +143,15 @@ class World:
             (6, lambda: self.endpoints.move(self.inbox)),
         ]
         weights = [weight for weight, _ in actions]
+        for _ in range(EVENTS * 3 // 4 if self.narrow else 0):
+            self._send()
         for _ in range(MOVES_MAX):
             self.chance.choices(actions, weights)[0][1]()
         self._settle()
 
     def _settle(self) -> None:
         self.luck.rate = 0.0
+        self.narrow = False
         self._crash()
         self.inbox += [FunctionHeld(function_id, "running") for function_id in self.heart.registry.functions]
         self.endpoints.settle()
@@ -174,11 +184,15 @@ class World:
         if self.sent >= EVENTS:
             return
         self.sent += 1
-        name = self.chance.choice((*PROGRAMS, "all", "all", "stop", "stop", *["flow"] * 4, *["batched"] * 4, *["throttled"] * 2))
+        name = self.chance.choice(
+            RUSH
+            if self.narrow
+            else (*PROGRAMS, "all", "all", "stop", "stop", *["flow"] * 4, *["batched"] * 4, *["throttled"] * 2, *["weighed"] * 4)
+        )
         internal_id = ulid(self.clock.ms, self.chance.randbytes(10))
         key = f"key-{self.chance.randint(1, 2)}" if self.chance.random() < 0.3 else internal_id
         ts = self.clock.ms + (10_000 if self.chance.random() < 0.1 else 0)
-        data = b'{"tenant":%d}' % self.chance.randint(1, 2)
+        data = b'{"tenant":%d,"rush":%d}' % (self.chance.randint(1, 2), self.sent % 3)
         event = Event(
             internal_id=internal_id, id=key, name=f"sim/{name}", data=data, user=b"{}", ts=ts, v=None, meta=None, received_ms=self.clock.ms
         )
@@ -211,6 +225,7 @@ class World:
     def _judge(self) -> None:
         judge_commit(self.tables, self.moves, self.meetings, self.counted, self.heart.registry, self.clock.ms)
         self.flow.judge(self.tables, self.heart.registry)
+        self.turns.judge(self.tables, self.heart.registry)
 
     def _publish(self, input: AnyInput, decided: Decided) -> None:
         """What the node does with a committed decision."""
@@ -218,6 +233,10 @@ class World:
         if decided.error is not None and not poisoned and not isinstance(input, RunCancelled | RunRerun | SyncRunBegun | SyncStepsTold):
             raise Broken(f"{input} raised") from decided.error
         self.endpoints.heard(input, decided, self.tables)
+        if isinstance(input, Claim) and self.narrow:
+            (claimed,) = [effect.value for effect in decided.effects if isinstance(effect, Reply)]
+            self.turns.claimed(self.heart.registry, self.wished, input.asks, claimed)
+            self.shares.note(input.asks, claimed, self._weight_of)
         if isinstance(input, EventsReceived):
             self.accepted.update((event.internal_id, event) for event in input.events)
         for effect in decided.effects:
@@ -247,9 +266,26 @@ class World:
                 self.out.remove(flight)
 
     def _claim(self) -> None:
+        if self.narrow:
+            self._claim_one()
+            return
         functions = list(self.heart.registry.functions)
         self.chance.shuffle(functions)
         self.inbox.append(Claim(self.holder, tuple(Ask(function_id, self.chance.randint(1, 4)) for function_id in functions)))
+
+    def _claim_one(self) -> None:
+        """As a dispatcher does: one claim at a time, of who has work, and no more than there is room for."""
+        if any(isinstance(input, Claim) for input in self.inbox):
+            return
+        registry = self.heart.registry
+        lanes = {item.function_id for item in self.tables.items if item.holder is None and not item.keys}
+        lanes |= {lane.function_id for lane in self.tables.lanes if lane.state is LaneState.READY}
+        self.wished = sorted(function_id for function_id in lanes if not registry.functions[function_id].row.paused)
+        if self.wished:
+            self.inbox.append(Claim(self.holder, tuple(self.shares.ask(self.wished, 1, self._weight_of))))
+
+    def _weight_of(self, function_id: str) -> int:
+        return self.heart.registry.functions[function_id].weight
 
     def _answer(self, *, settling: bool = False) -> None:
         """A call that is out comes back: with an answer, twice, lost, or first with a checkpoint. A ghost's answer comes too late."""
@@ -332,6 +368,8 @@ class World:
     def _new_epoch(self) -> None:
         others = tuple(holder.id for holder in self.tables.holders)
         self.epoch += 1
+        self.shares = Shares()
+        self.turns.new_node()
         self.holder = f"node/{self.epoch}"
         self.inbox.append(NodeStarted("node", self.holder, others))
         while any(isinstance(input, NodeStarted) for input in self.inbox):
