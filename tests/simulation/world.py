@@ -103,7 +103,7 @@ class World:
         self.epoch = 0
         self.sent = 0
         # A node with room for one call chooses whom it asks, while much comes for few functions; the others ask everybody.
-        self.narrow = seed % 3 == 0
+        self.narrow = seed % 5 == 0
         self.shares, self.wished = Shares(), list[str]()
         self._new_epoch()
         # In the server's own process, calls that are lost with a node count as those that may have killed it.
@@ -487,6 +487,8 @@ SMALL = (
     (timers, "OPEN_BY_CURSOR", 1),
     (selection, "CLAIM_OF_MANY", 1),
     (lanes, "CLAIM_OF_MANY", 1),
+    (selection, "CLAIM_OF_ONE", 1),
+    (lanes, "CLAIM_OF_ONE", 1),
     (routing, "FANOUT_MAX", 1),
     (selection, "MEET_AT_ONCE", 1),
     (meeting, "MEET_AT_ONCE", 1),
