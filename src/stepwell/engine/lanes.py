@@ -16,7 +16,6 @@ from stepwell.engine.commands import (
     Call,
     Charge,
     Command,
-    Delete,
     Effect,
     HoldItem,
     Put,
@@ -265,7 +264,7 @@ class _Take:
                         if depths[lane_id] < CLAIM_OF_LANE:
                             unread.append(Scan("lane_items", lane_id, CLAIM_OF_LANE, ("run", "counters")))
                 else:
-                    self._empty(lane, tags[lane_id], virtual)
+                    self._empty(lane, tags[lane_id])
                 continue
             if self.taken >= ask.room:
                 self.more = True
@@ -337,12 +336,9 @@ class _Take:
         if tag != lane.tag:
             self.commands.append(SetLane(lane.id, LaneState.READY, None, tag))
 
-    def _empty(self, lane: Lane, tag: int, virtual: int) -> None:
-        """A lane ran dry. Its row stays until virtual time has passed its tag, so that coming and going earns nothing."""
-        if tag <= virtual:
-            self.commands.append(Delete("lanes", lane.id))
-        else:
-            self.commands.append(SetLane(lane.id, LaneState.EMPTY, None, tag))
+    def _empty(self, lane: Lane, tag: int) -> None:
+        """A lane ran dry. Its row stays for a while, so that coming and going earns nothing; the sweep takes it away."""
+        self.commands.append(SetLane(lane.id, LaneState.EMPTY, None, tag))
         self._pass_on(lane, None)
 
     def _pass_on(self, lane: Lane, refusing: str | None) -> None:

@@ -43,8 +43,11 @@ SWEEP_AT_ONCE = 500
 CLAIM_OF_LANE = 64
 """Items that one claim looks at in a lane, where a function has one."""
 
-CLAIM_OF_ONE = 1
-"""Items that one claim looks at in each lane, where a key lets one call out at a time."""
+CLAIM_OF_ONE = 2
+"""Items that one claim looks at in each lane, where a key lets one call out at a time: that one, and whether another follows it.
+
+A lane that runs dry is then known to, and is not shut only for its next opening to find nothing in it.
+"""
 
 CLAIM_OF_MANY = 8
 """Items that one claim looks at in each lane, where a function has many."""

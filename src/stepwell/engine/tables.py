@@ -57,6 +57,7 @@ SPECS: dict[str, Spec] = {
                 "ready": lambda lane: lane.function_id if lane.state is LaneState.READY else None,
                 "shut_by": lambda lane: lane.shut_by,
                 "shut": lambda lane: lane.function_id if lane.state is LaneState.SHUT else None,
+                "empty": lambda lane: "" if lane.state is LaneState.EMPTY else None,
             },
         ),
         Spec("counters", model.Counter, ("id",)),
@@ -207,6 +208,10 @@ class Tables:
         function_id, _, after = value.partition("\n")
         return sorted((lane for lane in self.lanes.find("shut", function_id) if lane.id > after), key=lambda lane: lane.id)
 
+    def empty_lanes(self, _: str) -> list[model.Lane]:
+        """Lanes without items, of all functions."""
+        return sorted(self.lanes.find("empty", ""), key=lambda lane: (lane.tag, lane.id))
+
     def old_dedups(self, value: str) -> list[model.Dedup]:
         """Event keys that are remembered no longer than until a time."""
         old = (dedup for dedup in self.dedups if dedup.expires_ms <= int(value))
@@ -292,6 +297,7 @@ SCANS: dict[str, Callable[[Tables, str], list[Any]]] = {
     "lane_items": Tables.lane_items,
     "shut_lanes": Tables.shut_lanes,
     "function_lanes": Tables.function_lanes,
+    "empty_lanes": Tables.empty_lanes,
     "old_dedups": Tables.old_dedups,
     "old_rates": Tables.old_rates,
     "holder_items": Tables.holder_items,
@@ -311,6 +317,7 @@ SCAN_TABLE: dict[str, str] = {
     "lane_items": "items",
     "shut_lanes": "lanes",
     "function_lanes": "lanes",
+    "empty_lanes": "lanes",
     "old_dedups": "dedups",
     "old_rates": "rates",
     "holder_items": "items",

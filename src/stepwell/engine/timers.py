@@ -176,18 +176,27 @@ SWEEP_KEEPS_MS = 15 * 60_000
 SWEPT = (("dedups", "old_dedups"), ("rates", "old_rates"), ("kv", "old_entries"))
 """Tables whose rows expire, and the scans that find them."""
 
+SWEEP_LANES_MS = 1_000
+"""How soon it comes back where it found more empty lanes than it takes away at a time. Among them are some that are in use."""
+
 
 def on_sweep(view: View, timer: Timer, now_ms: int) -> list[Command | Effect]:
-    """Take away event keys that are remembered no longer, rates that are at rest and values that have expired, so many at a time."""
+    """Take away event keys that are remembered no longer, rates at rest, values that have expired and empty lanes, so many at a time.
+
+    A lane that comes back after its row has gone is ahead by the one turn that it was behind; that is all it can earn.
+    """
     old: list[tuple[str, Any]] = []
     more = False
     until = str(now_ms - SWEEP_KEEPS_MS)
-    view.require(Scan(scan, until, SWEEP_AT_ONCE) for _, scan in SWEPT)
+    empty = Scan("empty_lanes", "", SWEEP_AT_ONCE)
+    view.require([*(Scan(scan, until, SWEEP_AT_ONCE) for _, scan in SWEPT), empty])
     for table, scan in SWEPT:
         rows = view.scan(scan, until, SWEEP_AT_ONCE)
         more = more or len(rows) == SWEEP_AT_ONCE
         old += [(table, SPECS[table].key_of(row)) for row in rows]
-    due_ms = now_ms if more else now_ms + SWEEP_MS
+    lanes: list[Lane] = view.scan(empty.name, empty.value, empty.limit)
+    old += [("lanes", lane.id) for lane in lanes]
+    due_ms = now_ms + (0 if more else SWEEP_LANES_MS if len(lanes) == SWEEP_AT_ONCE else SWEEP_MS)
     return [
         *(Delete(table, key) for table, key in old),
         SetRow(msgspec.structs.replace(timer, due_ms=due_ms)),

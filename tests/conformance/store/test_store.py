@@ -31,6 +31,7 @@ from stepwell.engine.view import Scan, Select, View
 from stepwell.errors import Conflict, StoreRefused
 from stepwell.store.base import Store
 from stepwell.store.sqlite import SqliteStore
+from stepwell.store.sqlite_files import APPLICATION_ID
 from stepwell.store.statements import load_migrations
 from tests.conformance.store.conftest import Work
 
@@ -296,6 +297,42 @@ def test_a_file_keeps_everything_and_has_the_schema_of_all_migrations(tmp_path: 
     assert fresh.execute(schema).fetchall() == kept.execute(schema).fetchall()
     assert kept.execute("PRAGMA auto_vacuum").fetchone() == (2,)
     assert kept.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_lanes_outlive_their_new_table(tmp_path: Path) -> None:
+    """A file whose lanes lie by their ids has the same ones when they lie by age, and finds them in all their orders."""
+    path = tmp_path / "older.db"
+    older = sqlite3.connect(path, isolation_level=None)
+    older.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    older.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    for text in load_migrations("sqlite")[:6]:
+        older.executescript(text)
+    older.execute("PRAGMA user_version = 6")
+    lanes = {
+        "b": Lane(id="b", function_id="f", keys=("k",), state=LaneState.SHUT, shut_by="k", tag=1, shut_at=3),
+        "c": Lane(id="c", function_id="f", keys=("l",), state=LaneState.EMPTY, tag=2),
+        "a": Lane(id="a", function_id="f", keys=("m",), state=LaneState.READY, tag=3),
+    }
+    for lane in lanes.values():
+        older.execute(
+            "INSERT INTO lanes (id, function_id, keys, state, shut_by, tag, shut_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (lane.id, lane.function_id, f'["{lane.keys[0]}"]', lane.state, lane.shut_by, lane.tag, lane.shut_at),
+        )
+    older.close()
+
+    async def main() -> None:
+        store = SqliteStore(path)
+        await store.open()
+        view = View()
+        scans = {"ready_lanes": ("f", "a"), "shut_lanes": ("k", "b"), "function_lanes": ("f\n", "b"), "empty_lanes": ("", "c")}
+        async with store.transaction() as tx:
+            await tx.load([*(Select("lanes", lane_id) for lane_id in lanes), *(Scan(n, v, 9) for n, (v, _) in scans.items())], view)
+        assert view.lanes.rows == lanes
+        for name, (value, lane_id) in scans.items():
+            assert view.scan(name, value, 9) == [lanes[lane_id]]
+        await store.close()
+
+    asyncio.run(main())
 
 
 def test_a_damaged_or_newer_file_is_refused_and_left_alone(tmp_path: Path) -> None:

@@ -1,12 +1,15 @@
-"""Claims beside other inputs of their group: what these have made or opened is claimed too, in one more reading."""
+"""Claims beside other inputs of their group, whose lanes are claimed too, in one more reading; what claims leave of lanes that run dry."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 
+import pytest
+
+from stepwell.engine import selection, timers
 from stepwell.engine.commands import Call
-from stepwell.engine.inputs import AppSynced, Ask, CallAnswered, Claim, EventsReceived, NodeStarted
+from stepwell.engine.inputs import AppSynced, Ask, CallAnswered, Claim, EventsReceived, NodeStarted, TimerDue
 from stepwell.protocol.calls import Returned
 from stepwell.protocol.events import Event
 from stepwell.protocol.functions import Concurrency, FunctionConfig, Registration, Trigger
@@ -14,6 +17,7 @@ from stepwell.protocol.ids import numbered_ulids
 from stepwell.runtime.heart import Heart
 from stepwell.store.memory import MemoryStore
 from tests.simulation.clock import VirtualClock
+from tests.unit.engine.bench import Bench
 
 
 def events(count: int, entropy: bytes) -> EventsReceived:
@@ -50,3 +54,54 @@ def test_lanes_that_the_group_has_made_and_opened_are_claimed_at_once() -> None:
         assert sum(isinstance(effect, Call) for effect in beat.decided[-1].effects) == 100
 
     asyncio.run(main())
+
+
+def limited(limit: int) -> Bench:
+    """A function that makes so many calls of a tenant at a time."""
+    concurrency = (Concurrency(limit=limit, key="event.data.t"),)
+    return Bench(FunctionConfig(id="a-f", name="f", triggers=(Trigger(event="x"),), concurrency=concurrency))
+
+
+def test_a_lane_is_shut_only_where_something_waits_in_it() -> None:
+    """The claim that takes a lane's last item knows that it is the last: nothing has to open the lane again."""
+    bench = limited(1)
+    bench.send(data=b'{"t":1}')
+    for _ in range(2):
+        bench.send(data=b'{"t":2}')
+    items = bench.claim()
+    assert sorted(lane.state for lane in bench.tables.lanes) == ["empty", "shut"]
+    for item in items:
+        bench.answer(item, answer=Returned(data=b"1"))
+    assert sorted(lane.state for lane in bench.tables.lanes) == ["empty", "ready"]
+    assert len(bench.claim()) == 1
+
+
+def test_empty_lanes_are_swept() -> None:
+    """What is left of tenants that have nothing to do goes in time; a lane that waits stays, and so does what the key counts."""
+    bench = limited(1)
+    for tenant in (1, 1, 2, 3):
+        bench.send(data=b'{"t":%d}' % tenant)
+    bench.claim()
+    assert len(bench.tables.lanes) == 3
+    bench.give(TimerDue("sweep"))
+    assert [lane.state for lane in bench.tables.lanes] == ["shut"]
+    bench.send(data=b'{"t":2}')
+    assert len(bench.claim()) == 3, "the call of this tenant is out: the next one waits for it"
+
+
+def test_more_empty_lanes_than_go_at_once_go_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sweep comes back for the others within a second, and not at once: lanes that are in use come and go meanwhile."""
+    for module in (selection, timers):
+        monkeypatch.setattr(module, "SWEEP_AT_ONCE", 2)
+    bench = limited(1)
+    for tenant in range(5):
+        bench.send(data=b'{"t":%d}' % tenant)
+    bench.claim()
+    left = []
+    for _ in range(3):
+        before_ms = bench.clock.ms
+        bench.give(TimerDue("sweep"))
+        left.append(len(bench.tables.lanes))
+        bench.clock.ms = bench.tables.timers.rows["sweep"].due_ms
+        assert bench.clock.ms - before_ms == (timers.SWEEP_LANES_MS if len(left) < 3 else timers.SWEEP_MS)
+    assert left == [3, 1, 0]

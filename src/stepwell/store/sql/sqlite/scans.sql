@@ -63,6 +63,14 @@ WHERE function_id = substr(:value, 1, instr(:value, char(10)) - 1)
 ORDER BY id
 LIMIT :limit;
 
+-- name: empty_lanes
+-- Lanes without items, of all functions.
+SELECT id, function_id, keys, state, shut_by, tag, shut_at
+FROM lanes
+WHERE state = 'empty'
+ORDER BY tag, id
+LIMIT :limit;
+
 -- name: old_dedups
 -- Event keys that are remembered no longer than until a time.
 SELECT function_id, event_key, run_id, expires_ms
