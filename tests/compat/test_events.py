@@ -45,6 +45,8 @@ def test_a_send_that_is_repeated_with_its_seed_starts_nothing_more(rig: Rig) -> 
         assert rig.ended(rig.server.run_of(event_id)).status == "completed"
         assert len(rig.runs_of(event_id)) == 1
     assert rig.notes.count("plain") == 2
+    listed = [event["internal_id"] for event in rig.server.ask("/v1/events?limit=50")["data"]]
+    assert [listed.count(event_id) for event_id in first] == [2, 2], "each receipt stands for itself (§11.6)"
 
 
 @pytest.mark.capability("event-many")

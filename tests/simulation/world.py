@@ -202,7 +202,7 @@ class World:
             events = (event, msgspec.structs.replace(event, internal_id=twin, id=key if key != internal_id else twin))
         self.inbox.append(EventsReceived(events, fresh=True))
         if self.chance.random() < 0.2:
-            self.inbox.append(EventsReceived(events))  # the sender tried twice
+            self.inbox.append(EventsReceived(events, seeded=self.chance.random() < 0.5))  # the sender tried twice
 
     def _beat(self) -> None:
         """One group of what has arrived, in any order of its parts."""

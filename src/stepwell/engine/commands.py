@@ -60,6 +60,14 @@ class Delete(Command, frozen=True):
         view.delete(self.table, self.key)
 
 
+class ReceiveAgain(Edit, frozen=True):
+    """An event was sent once more."""
+
+    table = "events"
+    event_id: str
+    receipts: int
+
+
 # Runs and steps
 
 

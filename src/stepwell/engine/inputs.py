@@ -35,10 +35,14 @@ from stepwell.protocol.ops import Op
 
 
 class EventsReceived(Input, frozen=True):
-    """Events to store and route, 100 at most. `fresh` says that their ids were made for this very input, so that none is stored yet."""
+    """Events to store and route, 100 at most. `fresh` says that their ids were made for this very input, so that none is stored yet.
+
+    `seeded`: the sender has made their ids, and sends them once more where it has heard no answer; each time is noted as a receipt.
+    """
 
     events: tuple[Event, ...]
     fresh: bool = False
+    seeded: bool = False
 
 
 class AppSynced(Input, frozen=True):

@@ -94,7 +94,10 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EventRow(Row, frozen=True, kw_only=True):
-    """A stored event. A lifecycle event has `run_id` and no body of its own: it is built from its run when read."""
+    """A stored event. A lifecycle event has `run_id` and no body of its own: it is built from its run when read.
+
+    `receipts` counts how often its sender has sent it, under the id that it made for it (inngest-protocol §11.6).
+    """
 
     id: str
     key: str
@@ -106,6 +109,7 @@ class EventRow(Row, frozen=True, kw_only=True):
     meta: Json | None
     received_ms: int
     run_id: str | None = None
+    receipts: int = 1
 
 
 class Dedup(Row, frozen=True, kw_only=True):

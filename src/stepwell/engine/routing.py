@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from stepwell.engine.commands import Command, Delete, Effect, Put, Reply, SetRow, TimerSet
+from stepwell.engine.commands import Command, Delete, Effect, Put, ReceiveAgain, Reply, SetRow, TimerSet
 from stepwell.engine.decision import Decision
 from stepwell.engine.ending import settle
 from stepwell.engine.events import body_of, event_body, stored
@@ -23,6 +23,9 @@ from stepwell.protocol.lifecycle import DEFERRED
 
 FANOUT_MAX = 100
 """Functions that one transition schedules for one event; a cursor does the rest."""
+
+RECEIPTS_MAX = 100
+"""How many receipts of one event are counted."""
 
 RUNS_PER_INPUT_MAX = 256
 """Runs that one input of several events makes; the events beyond are routed by cursors."""
@@ -100,8 +103,12 @@ def on_events(registry: Registry, view: View, received: EventsReceived, now_ms: 
     budget = RUNS_PER_INPUT_MAX
     met = False
     for event in received.events:
-        if not received.fresh and view.event(event.internal_id) is not None:
-            continue  # a repeated send: what it started, it has started
+        earlier = None if received.fresh else view.event(event.internal_id)
+        if earlier is not None:
+            # A repeated send: what it started, it has started.
+            if received.seeded and earlier.receipts < RECEIPTS_MAX:
+                commands.append(ReceiveAgain(event.internal_id, earlier.receipts + 1))
+            continue
         row = stored(event)
         commands.append(Put(row))
         if registry.listening(row.name):

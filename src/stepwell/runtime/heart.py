@@ -159,7 +159,10 @@ class Heart:
 
 def known(input: AnyInput) -> AnyInput:
     """The input as it is given a second time: its ids may be stored already."""
-    if isinstance(input, EventsReceived | MessagesSent) and input.fresh:
+    if isinstance(input, EventsReceived) and (input.fresh or input.seeded):
+        # That the node tries again is no receipt.
+        return msgspec.structs.replace(input, fresh=False, seeded=False)
+    if isinstance(input, MessagesSent) and input.fresh:
         return msgspec.structs.replace(input, fresh=False)
     return input
 

@@ -269,12 +269,15 @@ class Node:
         return future
 
     async def send(self, events: tuple[Event, ...], *, fresh: bool) -> tuple[str, ...]:
-        """Store and route events; returns their internal ids when all are durable. A long array is several inputs."""
+        """Store and route events; returns their internal ids when all are durable. A long array is several inputs.
+
+        Those that are not `fresh` have ids that their sender has made.
+        """
         cuts = [events[i : i + EVENTS_PER_INPUT] for i in range(0, len(events), EVENTS_PER_INPUT)]
         if len(cuts) == 1:
-            accepted: EventsAccepted = await self.submit(EventsReceived(events, fresh))
+            accepted: EventsAccepted = await self.submit(EventsReceived(events, fresh, not fresh))
             return accepted.ids
-        replies: list[EventsAccepted] = await asyncio.gather(*(self.submit(EventsReceived(cut, fresh)) for cut in cuts))
+        replies: list[EventsAccepted] = await asyncio.gather(*(self.submit(EventsReceived(cut, fresh, not fresh)) for cut in cuts))
         return tuple(event_id for reply in replies for event_id in reply.ids)
 
     async def watch(self) -> AsyncIterator[str]:

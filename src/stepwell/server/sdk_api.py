@@ -159,14 +159,17 @@ class SdkApi:
     async def events(self, request: Request) -> Response:
         """Events, newest first."""
         query = request.query_params
+        limit = whole(query.get("limit"), "limit", EVENTS_DEFAULT, EVENTS_MAX)
         rows = await self._node.reader.events(
-            limit=whole(query.get("limit"), "limit", EVENTS_DEFAULT, EVENTS_MAX),
+            limit=limit,
             cursor=query.get("cursor"),
             name=query.get("name"),
             received_after_ms=date_ms(query.get("received_after"), "received_after"),
             received_before_ms=date_ms(query.get("received_before"), "received_before"),
         )
-        return self._data([sdk_event(await self.full(row)) for row in rows])
+        # Each receipt of one event stands for itself (§11.6).
+        shown = [event for row in rows for event in [sdk_event(await self.full(row))] * row.receipts]
+        return self._data(shown[:limit])
 
     async def event(self, request: Request) -> Response:
         """One event by its internal id."""

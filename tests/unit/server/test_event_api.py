@@ -165,6 +165,7 @@ def test_a_repeated_send_is_the_same_send() -> None:
         first, second = [(await house.post(body, x_inngest_event_id_seed=SEED)).json()["ids"] for _ in range(2)]
         assert first == second == [seeded_ulid(SEED, 1), seeded_ulid(SEED, 2)]
         assert len(await house.stored()) == 2 and [await house.runs(event_id) for event_id in first] == [1, 1]
+        assert [row.receipts for row in await house.stored()] == [2, 2]
         broken = [(await house.post(body, x_inngest_event_id_seed="1,x")).json()["ids"] for _ in range(2)]
         assert len({*broken[0], *broken[1]}) == 4
 

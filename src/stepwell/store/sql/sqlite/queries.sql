@@ -193,13 +193,13 @@ ORDER BY id;
 
 -- name: events_by_id
 -- Events by their internal ids.
-SELECT id, key, name, data, user, ts, v, meta, received_ms, run_id
+SELECT id, key, name, data, user, ts, v, meta, received_ms, run_id, receipts
 FROM events
 WHERE id IN (SELECT value FROM json_each(:keys));
 
 -- name: events
 -- Events, newest first.
-SELECT id, key, name, data, user, ts, v, meta, received_ms, run_id
+SELECT id, key, name, data, user, ts, v, meta, received_ms, run_id, receipts
 FROM events
 WHERE id < coalesce(:cursor, 'a')
   AND (:name IS NULL OR name = :name)

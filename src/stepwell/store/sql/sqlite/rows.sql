@@ -3,8 +3,15 @@
 
 -- name: insert_events
 -- New events.
-INSERT INTO events (id, key, name, data, user, ts, v, meta, received_ms, run_id)
+INSERT INTO events (id, key, name, data, user, ts, v, meta, received_ms, run_id, receipts)
 VALUES :rows;
+
+-- name: update_events (id, receipts)
+-- What may change of events.
+UPDATE events
+SET receipts = changed.column2
+FROM (VALUES :rows) AS changed
+WHERE events.id = changed.column1;
 
 -- name: delete_events
 -- Events that go.
@@ -13,7 +20,7 @@ WHERE id IN (SELECT value FROM json_each(:keys));
 
 -- name: select_events
 -- Events by key.
-SELECT id, key, name, data, user, ts, v, meta, received_ms, run_id
+SELECT id, key, name, data, user, ts, v, meta, received_ms, run_id, receipts
 FROM events
 WHERE id IN (SELECT value FROM json_each(:keys));
 
