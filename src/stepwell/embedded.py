@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import cached_property
@@ -215,10 +217,15 @@ async def engine(
     )
     running = Engine(app, node)
     here: _Here | None = None
+    files = contextlib.ExitStack()
     await node.start()
     try:
         await node.submit(AppSynced(app.registration(), "local"))
         app._engine = running
+        if db is not None:
+            node.actors.files = Path(f"{db}.actors")
+        elif any(kind.sql for kind in app.actors.values()):
+            node.actors.files = Path(files.enter_context(tempfile.TemporaryDirectory(prefix="stepwell-actors-")))
         here = _Here(app, node)
         yield running
     finally:
@@ -227,5 +234,6 @@ async def engine(
         await executor.close()
         if here is not None:
             await here.hosting.close()
+        files.close()
         await node.stop()
         await pool.close()

@@ -60,6 +60,40 @@ class Account(stepwell.Actor):
             await self.storage.put("seen", seen)
 
 
+@app.actor
+class Ledger(stepwell.Actor, sql=True):
+    """The same, with rows in place of the notes, all in a file of its own."""
+
+    async def on_activate(self) -> None:
+        """Its table."""
+        self.sql.exec("CREATE TABLE IF NOT EXISTS notes (n INTEGER PRIMARY KEY, text TEXT NOT NULL)")
+
+    async def add(self) -> int:
+        """One more: `a`, `b` and a row in one unit with the alarm, `c` in the next."""
+        with Exclusive(f"ledger-{self.name}"):
+            count = int(await self.storage.get("a", 0)) + 1
+            await self.storage.put("a", count)
+            self.sql.exec("INSERT INTO notes VALUES (?, ?)", count, "x" * 50)
+            await self.storage.put("b", count)
+            await self.set_alarm("0s")
+            await asyncio.sleep(0.001)
+            await self.storage.put("c", count)
+        return count
+
+    async def look(self) -> dict[str, int]:
+        """What is stored."""
+        with Exclusive(f"ledger-{self.name}"):
+            entries = await self.storage.get(["a", "b", "c", "seen"])
+            return {**entries, "notes": self.sql.exec("SELECT count(*) AS n FROM notes").one()["n"]}
+
+    async def alarm(self, info: stepwell.AlarmInfo) -> None:
+        """Note the count."""
+        with Exclusive(f"ledger-{self.name}"):
+            seen = await self.storage.get("a", 0)
+            await asyncio.sleep(0.001)
+            await self.storage.put("seen", seen)
+
+
 @app.function(trigger="kill/ready")
 async def ready(ctx: stepwell.Context) -> None:
     """So that the app can be waited for."""

@@ -18,7 +18,9 @@ from stepwell.engine.inputs_actors import ActorWrote
 from stepwell.errors import UsageError
 from stepwell.primitives import actor as machine
 from stepwell.sdk.actors import hosting
+from stepwell.store.base import EntryRange
 from stepwell.store.memory import MemoryStore
+from stepwell.userdb.connection import UserDatabase
 
 WAIT_S = 10.0
 
@@ -676,5 +678,142 @@ def test_gates_let_others_in_while_one_waits(rig: Rig) -> None:
                 rig.gate("open").set()
                 await asyncio.gather(waiting, entering)
                 assert rig.log == expected
+
+    run(main())
+
+
+class Sql:
+    """A kind with a file, for the tests below."""
+
+    def __init__(self, rig: Rig) -> None:
+        @rig.app.actor
+        class Book(stepwell.Actor, sql=True):
+            async def on_activate(self) -> None:
+                self.sql.exec("CREATE TABLE IF NOT EXISTS lines (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE)")
+
+            async def add(self, text: str) -> int:
+                self.sql.exec("INSERT INTO lines (text) VALUES (?)", text)
+                await self.storage.put("last", text)
+                return int(self.sql.exec("SELECT count(*) AS n FROM lines").one()["n"])
+
+            async def fail(self, text: str) -> None:
+                async def body(tx: stepwell.Transaction) -> None:
+                    await self.add(text)
+                    await self.set_alarm("1h")
+                    raise Refused("no", 1)
+
+                await self.storage.transaction(body)
+
+            async def look(self) -> list[Any]:
+                rows = [row["text"] for row in self.sql.exec("SELECT text FROM lines ORDER BY id")]
+                return [rows, await self.storage.list(), (await self.get_alarm()) is not None]
+
+            async def later(self, wait: str) -> None:
+                self.sql.exec("INSERT INTO lines (text) VALUES (?)", f"alarm in {wait}")
+                await self.set_alarm(wait)
+
+            async def forget(self) -> None:
+                await self.storage.delete_all()
+
+            async def alarm(self, info: stepwell.AlarmInfo) -> None:
+                rig.log.append((info.retry_count, await self.get_alarm()))
+                self.sql.exec("INSERT INTO lines (text) VALUES (?)", f"rang {len(rig.log)}")
+                if "fail" in rig.gates and info.retry_count < 2:
+                    raise Refused("not yet", 1)
+
+        self.Book = Book
+
+
+def test_an_actor_with_sql_has_all_in_a_file_of_its_own(rig: Rig, tmp_path: Path) -> None:
+    """Rows and entries are one unit, kept over a restart; an error undoes both and the alarm; clearing takes tables too."""
+    book = Sql(rig).Book
+    path = tmp_path / "sql.db"
+
+    async def main() -> None:
+        async with rig.running(db=path):
+            assert await book["a"].add("one") == 1
+            assert await book["a"].add("two") == 2
+            with pytest.raises(Refused):
+                await book["a"].fail("three")
+            with pytest.raises(stepwell.SqlError, match="UNIQUE"):
+                await book["a"].add("one")
+            assert await book["b"].look() == [[], {}, False]
+        assert len(list((tmp_path / "sql.db.actors" / "rig-Book").glob("*.sqlite"))) == 2
+        async with rig.running(db=path) as engine:
+            assert await book["a"].look() == [["one", "two"], {"last": "two"}, False]
+            await book["a"].forget()
+            with pytest.raises(stepwell.SqlError, match="no such table: lines"):
+                await book["a"].look()
+            assert await engine.node.reader.actor_range("rig-Book", "a", EntryRange(limit=9)) == ()
+
+    run(main())
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_alarm_of_an_actor_with_sql(rig: Rig, fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes off, is tried again, and leaves nothing pending, here or in the file."""
+    monkeypatch.setattr(machine, "retry_ms", lambda actor, scheduled_ms, retries: 20)
+    book = Sql(rig).Book
+    if fails:
+        rig.gate("fail")
+
+    async def main() -> None:
+        async with rig.running() as engine:
+            await book["a"].later("20ms")
+            runs = 3 if fails else 1
+            await rig.until(lambda: len(rig.log) == runs, "its runs")
+            rang = [f"rang {n + 1}" for n in range(runs)]
+            assert await book["a"].look() == [["alarm in 20ms", *rang], {}, False]
+            assert rig.log == [(n, None) for n in range(runs)]
+            row = await engine.node.reader.actor("rig-Book", "a")
+            assert row is not None and row.alarm_ms is None
+
+    run(main())
+
+
+@pytest.mark.parametrize("first, second, rings", [("50ms", "1h", 0), ("1h", "20ms", 1)])
+def test_the_timer_of_a_file_moves_with_its_alarm(rig: Rig, first: str, second: str, rings: int) -> None:
+    """Later or earlier; a timer that goes off where the file has no alarm that is due does nothing but set itself anew."""
+    book = Sql(rig).Book
+
+    async def main() -> None:
+        async with rig.running() as engine:
+            await book["a"].later(first)
+            await book["a"].later(second)
+            await rig.until(lambda: len(rig.log) == rings, "it rings, or not")
+            row = await engine.node.reader.actor("rig-Book", "a")
+            assert row is not None and (row.alarm_ms is not None) == (rings == 0)
+            if rings == 0:
+                # A crash may have left an earlier timer: it asks the file.
+                place = engine.node.actors._places["rig-Book", "a"]
+                ((activation, _),) = engine.node.actors._kinds["rig-Book"][1]()[0].hosting._here.values()  # type: ignore[attr-defined]
+                activation.memory._tell(engine.node.clock.now_ms())
+                moved = row.alarm_ms
+
+                async def again() -> bool:
+                    found = await engine.node.reader.actor("rig-Book", "a")
+                    return found is not None and found.firings == 1 and found.firing is None and found.alarm_ms == moved
+
+                async with asyncio.timeout(WAIT_S):
+                    while not await again():  # noqa: ASYNC110 - as above
+                        await asyncio.sleep(0.005)
+                assert rig.log == [] and place.calls == {}
+
+    run(main())
+
+
+def test_a_file_that_was_claimed_elsewhere_is_left_alone(rig: Rig, tmp_path: Path) -> None:
+    """An activation with an older fence stores nothing; the next one goes on with what is there."""
+    book = Sql(rig).Book
+
+    async def main() -> None:
+        async with rig.running(db=tmp_path / "sql.db"):
+            assert await book["a"].add("one") == 1
+            (path,) = (tmp_path / "sql.db.actors" / "rig-Book").glob("*.sqlite")
+            other = UserDatabase(path)
+            other.claim(1 << 50)
+            other.close()
+            with pytest.raises(stepwell.ActorError, match="may not write to it any more"):
+                await book["a"].add("two")
 
     run(main())

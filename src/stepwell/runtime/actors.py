@@ -9,14 +9,16 @@ Nothing here knows what actors do, nor how their places are reached.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from itertools import count
+from pathlib import Path
 
 from stepwell.drivers.actors import ActorHost
 from stepwell.engine.inputs import AnyInput
 from stepwell.engine.inputs_actors import RELEASED_MAX, Activated, ActorActivated, ActorsReleased, ActorWrote, AlarmAnswered
-from stepwell.errors import Error, NotFound, StoreUnavailable
+from stepwell.errors import Error, NotFound, StoreUnavailable, UsageError
 from stepwell.primitives.actor import AlarmFired
 from stepwell.protocol.actors import (
     ActorAlarmed,
@@ -93,7 +95,7 @@ class _Place:
 
 
 class Actors:
-    """The actors of one node. `holder` is its epoch; `path_of` tells the file of an actor whose kind has SQL."""
+    """The actors of one node. `holder` is its epoch; `files`: the folder for those whose kind has SQL."""
 
     def __init__(
         self,
@@ -101,9 +103,9 @@ class Actors:
         reader: Callable[[], Reader],
         holder: str,
         *,
-        path_of: Callable[[str, str], str] | None = None,
+        files: Path | None = None,
     ) -> None:
-        self._submit, self._reader, self._holder, self._path_of = submit, reader, holder, path_of
+        self._submit, self._reader, self._holder, self.files = submit, reader, holder, files
         self._kinds: dict[str, tuple[ActorKind, Callable[[], Sequence[ActorHost]]]] = {}
         self._places: dict[tuple[str, str], _Place] = {}
         self._by_id: dict[int, _Place] = {}
@@ -178,6 +180,8 @@ class Actors:
         """Call an actor's method, wherever it is. Raises `ActorFailed` with what it raised, `NotFound` for a kind that is not here."""
         if self._stopped:
             raise StoreUnavailable("the server is being stopped")
+        if kind in self._kinds and self._kinds[kind][0].sql and self.files is None:
+            raise UsageError(f"actors of kind {kind!r} have SQL, and their files need a folder beside a database file: there is none here")
         if kind not in self._kinds:
             here = ", ".join(sorted(self._kinds)) or "none"
             raise NotFound(
@@ -281,7 +285,7 @@ class Actors:
                 name=place.name,
                 fence=place.fence,
                 snapshot=Snapshot(alarm_ms=reply.alarm_ms, entries=reply.entries, whole=reply.whole),
-                path=self._path_of(place.kind, place.name) if kind.sql and self._path_of is not None else "",
+                path=str(file_of(self.files, place.kind, place.name)) if kind.sql and self.files is not None else "",
             )
         )
         while place.waiting:
@@ -471,6 +475,11 @@ LOST = "ActorLost"
 
 DIED = "ActorDied"
 """The name of a failure that says that the actor's process ended by itself."""
+
+
+def file_of(folder: Path, kind: str, name: str) -> Path:
+    """The file of an actor. A name may be any text: its hash may stand in a path."""
+    return folder.absolute() / kind / f"{hashlib.sha256(name.encode()).hexdigest()}.sqlite"
 
 
 def within(entries: tuple[tuple[str, bytes], ...], bytes_max: int) -> tuple[tuple[str, bytes], ...]:

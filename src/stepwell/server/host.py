@@ -143,6 +143,7 @@ async def run_host(options: HostOptions, say: Callable[[str], None] = print, on_
         rooms={"connect": connect},
         on_settled=_log_batches(say) if options.kind == "dev" else None,
     )
+    node.actors.files = Path(f"{options.db}.actors")
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -25,6 +25,7 @@ from stepwell.protocol.actors import (
     FromActors,
 )
 from stepwell.sdk.actors.failure import failure_of
+from stepwell.sdk.actors.file import FileMemory
 from stepwell.sdk.actors.memory import Link, Memory
 
 T = TypeVar("T")
@@ -94,7 +95,11 @@ class Activation:
         on_over: Callable[[Activation], None],
     ) -> None:
         self.id, self.name, self.fence, self.kind = opened.activation, opened.name, opened.fence, kind
-        self.memory = Memory(opened.snapshot, link, self._on_open)
+        self.memory: Memory | FileMemory
+        if opened.path:
+            self.memory = FileMemory(opened.path, opened.fence, link, now_ms=now_ms, on_failed=self._on_failed)
+        else:
+            self.memory = Memory(opened.snapshot, link, self._on_open)
         self.now_ms = now_ms
         self._emit, self._on_end, self._on_over = emit, on_end, on_over
         self._loop = asyncio.get_running_loop()
@@ -146,6 +151,10 @@ class Activation:
             self._next_is_near = True
             self._loop.call_soon(self._next)
 
+    def _on_failed(self, error: BaseException) -> None:
+        """A unit could not be stored: the next activation begins with what is stored."""
+        self.reset(failure_of(error, reset=True))
+
     def _on_open(self) -> None:
         """A wait for the storage is over."""
         if self.kind.gates and self._queue:
@@ -163,6 +172,7 @@ class Activation:
     async def _start(self, turn: Turn) -> None:
         current.set(turn)
         try:
+            await self.memory.open()
             self.instance = self.kind.make(self)
             await self.kind.started(self.instance)
             while self._blocks:
@@ -183,8 +193,7 @@ class Activation:
         message = turn.message
         try:
             if isinstance(message, ActorAlarmed):
-                self.memory.alarm_fired()
-                await self.kind.alarm(self.instance, message.scheduled_ms, message.retry_count)
+                failure = await self._alarm(message)
             elif message is not None:
                 result = await self.kind.invoke(self.instance, message.method, message.args)
         except asyncio.CancelledError as error:
@@ -196,11 +205,29 @@ class Activation:
             failure = failure_of(error)
         if self.over:
             return
-        if isinstance(message, ActorAlarmed) and failure is not None and message.retry_count < RETRIES_MAX:
-            self.memory.alarm_failed(message.scheduled_ms)
         self.memory.flush()
+        if isinstance(self.memory, FileMemory):
+            # The server holds answers until what it was told is stored; of this file it knows nothing.
+            await self.memory.durable()
+            if self.over:
+                return
         self._emit(ActorAnswered(activation=self.id, call_id=turn.call_id, result=result, failure=failure))
         self._ended(turn)
+
+    async def _alarm(self, message: ActorAlarmed) -> ActorFailure | None:
+        """The alarm goes off. A file says for itself whether it is due."""
+        of_file = isinstance(self.memory, FileMemory)
+        due_ms = self.memory.alarm_due(self.now_ms() if of_file else message.scheduled_ms)
+        if due_ms is None:
+            return None
+        failure = None
+        try:
+            await self.kind.alarm(self.instance, due_ms, message.retry_count)
+        except Exception as error:
+            failure = failure_of(error)
+        if not self.over:
+            self.memory.alarm_ended(again=failure is not None and message.retry_count < RETRIES_MAX)
+        return failure
 
     def _ended(self, turn: Turn) -> None:
         self._running.pop(turn.id, None)

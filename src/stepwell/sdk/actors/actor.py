@@ -14,6 +14,8 @@ from stepwell.protocol.actors import ARGS_BYTES_MAX, CHAIN_MAX, NAME_BYTES_MAX, 
 from stepwell.protocol.codec import text
 from stepwell.sdk.actors.activation import Activation, current, settled
 from stepwell.sdk.actors.failure import exception_of
+from stepwell.sdk.actors.file import FileMemory
+from stepwell.sdk.actors.sql import ActorSql
 from stepwell.sdk.actors.storage import Storage
 from stepwell.sdk.durations import Duration
 from stepwell.sdk.serializer import ANY, Codec, codec_of, hint_of, result_codec
@@ -50,17 +52,20 @@ class Actor(metaclass=_ActorType):
 
     `self.name` is its name, `self.storage` what it has stored; fields of its own are there while it is in memory. An `alarm(self,
     info)` makes alarms possible. `on_activate(self)` runs before the first turn. A class with `gates=True` lets other turns in while one
-    waits for something that is not its storage.
+    waits for something that is not its storage. One with `sql=True` has `self.sql`, and all it stores in a file of its own.
     """
 
     _activation: Activation
     _actor_class: ClassVar[ActorClass | None] = None
     _gates: ClassVar[bool] = False
+    _sql: ClassVar[bool] = False
 
-    def __init_subclass__(cls, *, gates: bool | None = None, **options: Any) -> None:
+    def __init_subclass__(cls, *, gates: bool | None = None, sql: bool | None = None, **options: Any) -> None:
         super().__init_subclass__(**options)
         if gates is not None:
             cls._gates = gates
+        if sql is not None:
+            cls._sql = sql
 
     async def on_activate(self) -> None:
         """The actor has come into memory: before its first turn."""
@@ -75,6 +80,15 @@ class Actor(metaclass=_ActorType):
         """What it has stored."""
         activation = self._active()
         return Storage(activation.memory, activation.now_ms)
+
+    @property
+    def sql(self) -> ActorSql:
+        """SQL on a private SQLite database, for a class with `sql=True`."""
+        memory = self._active().memory
+        if not isinstance(memory, FileMemory):
+            kind = type(self).__name__
+            raise UsageError(f"{kind} has no SQL: write `class {kind}(stepwell.Actor, sql=True)`, for a kind that has stored nothing yet")
+        return ActorSql(memory)
 
     async def set_alarm(self, when: Duration | datetime) -> None:
         """Have `alarm` called: after a duration (`"100ms"`), or at a time. One alarm is pending at most: it takes the place of another."""
@@ -162,7 +176,7 @@ class ActorClass:
     def __init__(self, app: App, cls: type[Actor], id: str) -> None:
         self.app, self.cls, self.name = app, cls, id
         self.id = f"{app.name}-{id}"
-        self.sql, self.gates = False, cls._gates
+        self.sql, self.gates = cls._sql, cls._gates
         self.methods = dict(_methods(cls))
         alarm: Any = getattr(cls, "alarm", None)
         if alarm is not None and not is_async(alarm):

@@ -77,6 +77,7 @@ class Memory:
         self._alarm_ms = snapshot.alarm_ms
         self._size = sum(len(key) + len(value) for key, value in snapshot.entries)
         self._taken_back = False
+        self._running: int | None = None
         self._sorted: list[str] | None = None
         self._unit: Unit | None = None
         self._told = self._durable = 0
@@ -86,6 +87,9 @@ class Memory:
         self._flushing = False
         self.waits = 0
         self.closed = False
+
+    async def open(self) -> None:
+        """All is here that it begins with."""
 
     # Reading.
 
@@ -230,14 +234,15 @@ class Memory:
         self._alarm_ms = unit.alarm = alarm_ms
         self._taken_back = self._taken_back or alarm_ms is None
 
-    def alarm_fired(self) -> None:
-        """The pending alarm has gone off."""
-        self._alarm_ms, self._taken_back = None, False
+    def alarm_due(self, scheduled_ms: int) -> int:
+        """The pending alarm has gone off, as the server says: there is none any more."""
+        self._alarm_ms, self._taken_back, self._running = None, False, scheduled_ms
+        return scheduled_ms
 
-    def alarm_failed(self, alarm_ms: int) -> None:
-        """It is pending again, unless another one is, or somebody has taken it back meanwhile."""
-        if self._alarm_ms is None and not self._taken_back:
-            self._alarm_ms = alarm_ms
+    def alarm_ended(self, *, again: bool) -> None:
+        """It has run. One that is tried again is pending, unless another one is, or somebody has taken it back meanwhile."""
+        if again and self._alarm_ms is None and not self._taken_back:
+            self._alarm_ms = self._running
 
     def _set(self, key: str, value: bytes | None) -> None:
         self._check()

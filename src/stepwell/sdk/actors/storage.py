@@ -8,6 +8,7 @@ from typing import Any, TypeVar, overload
 
 from stepwell.errors import UsageError
 from stepwell.protocol.actors import ALARM_MS_MAX, ENTRY_BYTES_MAX, KEY_BYTES_MAX, KEYS_AT_ONCE
+from stepwell.sdk.actors.file import FileMemory
 from stepwell.sdk.actors.memory import Memory
 from stepwell.sdk.durations import Duration, duration_ms, time_ms
 from stepwell.sdk.serializer import ANY, codec_of
@@ -19,7 +20,7 @@ D = TypeVar("D")
 class Storage:
     """What one actor has stored, and nobody else sees. Reads come from memory; what is written is durable before anything leaves."""
 
-    def __init__(self, memory: Memory, now_ms: Callable[[], int]) -> None:
+    def __init__(self, memory: Memory | FileMemory, now_ms: Callable[[], int]) -> None:
         self._memory, self._now_ms = memory, now_ms
 
     @overload
