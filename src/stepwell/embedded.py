@@ -28,7 +28,7 @@ from stepwell.protocol.ids import numbered_ulids
 from stepwell.protocol.lifecycle import INVOKED
 from stepwell.runtime.bodies import told
 from stepwell.runtime.node import Node
-from stepwell.sdk.actors.activation import Kind, settled
+from stepwell.sdk.actors.activation import settled
 from stepwell.sdk.actors.hosting import Hosting
 from stepwell.sdk.app import App
 from stepwell.sdk.durations import Duration, duration_ms
@@ -165,7 +165,7 @@ class _Here:
 
     def __init__(self, app: App, node: Node) -> None:
         self._node = node
-        kinds: dict[str, Kind] = {kind.id: kind for kind in app.actors.values()}
+        kinds = {kind.id: kind for kind in app.actors.values()}
         self.hosting = Hosting(kinds, self._emit, now_ms=node.clock.now_ms)
         node.actors.serve([ActorKind(kind.id, kind.sql) for kind in kinds.values()], self._hosts)
 

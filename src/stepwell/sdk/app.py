@@ -17,7 +17,7 @@ from stepwell.protocol.codec import Json, text
 from stepwell.protocol.config import RETRIES_DEFAULT, Registration
 from stepwell.protocol.registration import registration
 from stepwell.sdk import VERSION, client
-from stepwell.sdk.actors.activation import settled
+from stepwell.sdk.actors.activation import Kind, settled
 from stepwell.sdk.actors.actor import Actor, ActorClass
 from stepwell.sdk.durations import Duration, When
 from stepwell.sdk.event import Event
@@ -88,7 +88,7 @@ class App:
         self.signing_key = signing_key
         self.signing_key_fallback = signing_key_fallback
         self.functions: dict[str, Function[Any]] = {}
-        self.actors: dict[str, ActorClass] = {}
+        self.actors: dict[str, Kind] = {}
         self._engine: Way | None = None
 
     # Declaring.
@@ -269,7 +269,8 @@ class App:
                 raise UsageError(f'actor {told!r}: an id has letters, digits and -_. only; set one with id="…"')
             if told in self.actors:
                 raise UsageError(f'actor {told!r} is there twice in app {self.name!r}: give one another id with id="…"')
-            cls._actor_class = self.actors[told] = ActorClass(self, cls, told)
+            cls._actor_class = kind = ActorClass(self, cls, told)
+            self.actors[told] = kind
             return cls
 
         return declare if cls is None else declare(cls)

@@ -42,7 +42,7 @@ from stepwell.protocol.frames import (
     encode_frame,
 )
 from stepwell.protocol.registration import encode_registration
-from stepwell.sdk.actors.activation import Kind, settled
+from stepwell.sdk.actors.activation import settled
 from stepwell.sdk.actors.hosting import Hosting
 from stepwell.sdk.app import App
 from stepwell.sdk.lifeline import die_with, hold_lock, keep_from_forks, watch_socket
@@ -68,7 +68,7 @@ class Child(Api):
         self._sends: dict[int, asyncio.Future[SendReply]] = {}
         self._questions: dict[int, asyncio.Future[ApiReply]] = {}
         self._actor_calls: dict[int, asyncio.Future[ActorReturned]] = {}
-        kinds: dict[str, Kind] = {kind.id: kind for kind in app.actors.values()}
+        kinds = {kind.id: kind for kind in app.actors.values()}
         self._hosting = Hosting(kinds, self._write, now_ms=lambda: time.time_ns() // 10**6, on_less=self._end_if_idle)
         self._seq = count(1)
         self._draining = False
