@@ -32,6 +32,10 @@ DELIVERIES_MAX = 64
 """Batches that are out at a time, of all queues."""
 
 
+REST_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+"""How long a queue rests whose consumer is out of reach, the first time and each further time in a row; the last one serves all others."""
+
+
 class BatchEnded(msgspec.Struct, frozen=True):
     """How a batch ended: its messages as they were delivered, and what became of them. `lost`: nobody has said so.
 
@@ -74,6 +78,8 @@ class Deliveries:
         self._full: dict[str, dict[str, None]] = {}
         self._coming: Counter[str] = Counter()
         self._stirred: dict[str, None] = {}
+        self._resting: dict[str, asyncio.TimerHandle] = {}
+        self._rests: dict[str, int] = {}
         self._claiming: dict[str, int] = {}
         self._out: dict[str, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -92,8 +98,16 @@ class Deliveries:
         self._stirred[queue] = None
         self._claim()
 
+    def registered(self) -> None:
+        """The functions have changed: any queue may have a consumer now, and one that is in reach."""
+        for handle in self._resting.values():
+            handle.cancel()
+        self._resting.clear()
+        self._rests.clear()
+        self.stir_all()
+
     def stir_all(self) -> None:
-        """The functions have changed: any queue may have a consumer now."""
+        """Any queue may have a batch."""
         for queue in self._registry().consumers:
             self._stirred[queue] = None
         self._claim()
@@ -109,6 +123,8 @@ class Deliveries:
     async def stop(self) -> None:
         """Cut off the batches that are out; they come back with the node's next epoch."""
         self.close()
+        for handle in self._resting.values():
+            handle.cancel()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -123,7 +139,7 @@ class Deliveries:
             room = self._deliveries_max - len(self._out) - sum(self._claiming.values())
             if room <= 0:
                 return
-            if queue in self._claiming:
+            if queue in self._claiming or queue in self._resting:
                 continue
             del self._stirred[queue]
             function = consumers.get(queue)
@@ -140,6 +156,18 @@ class Deliveries:
             self._coming[function.row.app_name] += room
             claim = QueueClaimed(ulid(self._clock.now_ms(), self._clock.entropy(10)), self._holder, queue, room)
             self._submit(claim).add_done_callback(lambda future, queue=queue, app=function.row.app_name: self._claimed(queue, app, future))  # type: ignore[misc]
+
+    def _rest(self, queue: str) -> None:
+        """The queue's consumer is out of reach: what waits would all be tried in vain, as often as it may be, in a moment."""
+        if queue in self._resting:
+            return
+        rests = self._rests[queue] = self._rests.get(queue, 0) + 1
+        pause_s = REST_S[min(rests, len(REST_S)) - 1]
+        self._resting[queue] = asyncio.get_running_loop().call_later(pause_s, self._rested, queue)
+
+    def _rested(self, queue: str) -> None:
+        self._resting.pop(queue, None)
+        self.stir(queue)
 
     def _has_room(self, app: str) -> None:
         """A driver tells that an app takes more calls."""
@@ -186,6 +214,16 @@ class Deliveries:
             except Exception as error:
                 answer = failed(type(error).__name__, str(error), traceback.format_exc())
             took_ms = self._clock.now_ms() - started_ms
+            missing = out_of_reach(answer)
+            if missing is None:
+                self._rests.pop(delivery.queue, None)
+            else:
+                self._rest(delivery.queue)
+                if missing.code == NOT_HERE:
+                    await self._submit(DeliveriesReturned((delivery.id,), missing.message))
+                    return
+                # It may have been reached, and have died of the batch: a loss, of which so many are a failed try.
+                answer = Lost(reason=missing.message)
             outcome = outcome_of(answer)
             settled: Settled = await self._submit(BatchAnswered(delivery.id, outcome))
             recorded = True
@@ -235,6 +273,31 @@ class Deliveries:
             some = tuple(lost[start : start + REDELIVER_AT_ONCE])
             await self._submit(DeliveriesReturned(some, "the node had no call for it in hand"))
         self.stir_all()
+
+
+NOT_HERE = "app_not_found"
+"""The code of a call that nobody could have taken."""
+
+
+class OutOfReach(msgspec.Struct, frozen=True):
+    """Why a call did not come to its app, or nothing came back."""
+
+    code: str = ""
+    message: str = ""
+
+
+_out_of_reach = msgspec.json.Decoder(OutOfReach)
+
+
+def out_of_reach(answer: Answer) -> OutOfReach | None:
+    """What kept a call from its app; `None` where the app has answered, or its process was lost."""
+    if not isinstance(answer, Failed) or b'"code"' not in answer.error:
+        return None
+    try:
+        told = _out_of_reach.decode(answer.error)
+    except msgspec.DecodeError:
+        return None  # an app's own error, with other fields
+    return told if told.code in (NOT_HERE, "http_unreachable") else None
 
 
 def message_events(queue: str, messages: Iterable[Message], backlog: Json) -> tuple[Json, ...]:

@@ -398,7 +398,9 @@ class Node:
         if any(isinstance(effect, RegistryChanged) for decided in beat.decided for effect in decided.effects):
             # Before anybody is answered: who has heard of a sync finds its functions, whatever is asked next.
             await self._heart.reload()
-            self._deliveries.stir_all()
+        if any(isinstance(input, CHANGES_REGISTRY) for input, _ in group):
+            # Also where nothing has changed: an app that tells its functions is in reach.
+            self._deliveries.registered()
         for (input, future), decided in zip(group, beat.decided, strict=False):
             reply = None
             if isinstance(input, TimerDue):

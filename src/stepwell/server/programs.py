@@ -76,6 +76,7 @@ class Programs:
         self._by_app: dict[str, ProcessDriver] = {}
         self._watching: list[asyncio.Task[None]] = []
         self._started = [asyncio.Event() for _ in programs]
+        self._all_started = asyncio.Event()
 
     async def start(self) -> None:
         """Start all; they are watched from before that on. Raises `UsageError` where one cannot be imported, or served."""
@@ -87,6 +88,7 @@ class Programs:
             await asyncio.gather(*starts)
         finally:
             await asyncio.gather(*starts, return_exceptions=True)
+            self._all_started.set()
         for started in self._started:
             started.set()
 
@@ -103,8 +105,14 @@ class Programs:
         await asyncio.gather(*(driver.stop(deadline_s) for _, driver in self._drivers))
 
     async def call(self, request: CallRequest, checkpoint: CheckpointFn) -> Answer:
-        """Advance a run in its app's children. A run of an app that is not here now fails an attempt: the app may be back by the next."""
+        """Advance a run in its app's children. A run of an app that is not here now fails an attempt: the app may be back by the next.
+
+        Until all programs have started, nobody knows which apps are here: a call waits for that.
+        """
         driver = self._by_app.get(request.app_id)
+        if driver is None:
+            await self._all_started.wait()
+            driver = self._by_app.get(request.app_id)
         if driver is None:
             here = ", ".join(sorted(self._by_app)) or "none"
             message = f"The app {request.app_id!r} does not run here; these do: {here}."

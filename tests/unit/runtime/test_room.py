@@ -17,7 +17,7 @@ from stepwell.protocol.calls import Answer, CallRequest, Returned, failed
 from stepwell.protocol.events import Event
 from stepwell.protocol.functions import FunctionConfig, Trigger, registration
 from stepwell.protocol.queues import Consumer
-from stepwell.runtime import dispatcher
+from stepwell.runtime import deliveries, dispatcher
 from stepwell.runtime.node import Node
 from stepwell.store.memory import MemoryStore
 
@@ -266,3 +266,42 @@ async def test_a_batch_that_is_not_taken_goes_back(node: Node, driver: Roomed) -
     assert b'"attempts":1,' in request.events[0]
     driver.calls[request.request_id].set_result(Returned(data=b"null"))
     await driver.until(lambda: driver.settlements.get(request.request_id) is True)
+
+
+@driven
+async def test_a_queue_whose_consumer_is_out_of_reach_rests(node: Node, driver: Roomed) -> None:
+    """Its messages are not tried in vain as often as they may be: an app that is not here has not been tried at all."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(deliveries, "REST_S", (0.01,))
+        driver.rooms["c"] = 1
+        await consumed(node, 1)
+        for n in range(1, 9):
+            await driver.made(n)
+            assert b'"attempts":1,' in driver.requests[-1].events[0]
+            driver.calls[driver.requests[-1].request_id].set_result(failed("AppNotFound", "not here", code="app_not_found"))
+            await driver.until(lambda n=n: len(driver.settlements) == n)  # type: ignore[misc]
+        for n in range(9, 13):
+            await driver.made(n)
+            assert (b'"attempts":1,' in driver.requests[-1].events[0]) is (n < 12), "three losses in a row are a failed try"
+            driver.calls[driver.requests[-1].request_id].set_result(failed("E", "nobody there", code="http_unreachable"))
+            await driver.until(lambda n=n: len(driver.settlements) == n)  # type: ignore[misc]
+        await driver.made(13)
+        driver.calls[driver.requests[-1].request_id].set_result(Returned(data=b"null"))
+        await driver.until(lambda: len(driver.settlements) == 13)
+    assert await waiting(node) == 0
+
+
+@driven
+async def test_an_app_that_comes_back_ends_the_rest(node: Node, driver: Roomed) -> None:
+    """Its sync says so, however long the rest would be."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(deliveries, "REST_S", (3_600.0,))
+        driver.rooms["c"] = 1
+        await consumed(node, 1)
+        await driver.made(1)
+        driver.calls[driver.requests[-1].request_id].set_result(failed("AppNotFound", "not here", code="app_not_found"))
+        await driver.until(lambda: len(driver.settlements) == 1)
+        await consumed(node, 1)
+        await driver.made(2)
+        driver.calls[driver.requests[-1].request_id].set_result(Returned(data=b"null"))
+        await driver.until(lambda: len(driver.settlements) == 2)
