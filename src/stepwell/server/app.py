@@ -75,7 +75,8 @@ class Server:
         self.tokens = Tokens(node.clock, keys)
         signed = self.sdk_api.signed
         routes = [*self.sdk_api.routes(), *RunApi(node).routes(signed), *CheckpointApi(node, keys, self.tokens).routes(signed)]
-        routes += QueueApi(node, keys).routes(signed)
+        self._queues = QueueApi(node, keys)
+        routes += self._queues.routes(signed)
         routes += KvApi(node).routes(signed)
         routes += RealtimeApi(node, keys, self.tokens).routes(signed)
         routes += SqlApi(node).routes(signed)
@@ -93,7 +94,7 @@ class Server:
 
     @property
     def routes(self) -> list[BaseRoute]:
-        """All but the bare ones (`POST /e/{key}`)."""
+        """All but the bare ones (`POST /e/{key}`; sends to queues come by a route only where their key is wrong)."""
         return list(self._rest.routes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -109,6 +110,9 @@ class Server:
             await self.ingest(scope, receive, send)
             return
         kind = (b"x-inngest-server-kind", self._kind.encode())
+        if (queue := self._queues.takes_bare(scope)) is not None:
+            await self._queues.send_bare(queue, receive, send, (kind, ANY_ORIGIN))
+            return
         if scope["method"] == "OPTIONS" and not is_of_page(path):
             await send({"type": "http.response.start", "status": 204, "headers": [kind, *preflight(scope)]})
             await send({"type": "http.response.body"})

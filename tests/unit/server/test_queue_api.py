@@ -235,3 +235,29 @@ def test_what_our_sdk_sends_is_stored_once_whatever_is_repeated() -> None:
         assert cut.status_code == 400 and "must be like" in cut.json()["error"]
 
     with_queues(work)
+
+
+@pytest.mark.parametrize("keys", [Keys(), KEYS])
+def test_a_send_is_answered_alike_by_either_way(keys: Keys) -> None:
+    """A request whose key will do takes no router: what is stored, refused and answered is the same, for any origin."""
+
+    async def work(rig: Rig) -> None:
+        shown = {"authorization": "Bearer events"} if keys.event_keys else {}
+        path = "/queues/jobs/messages"
+        answer = await rig.client.post(path, json={"messages": [{"body": 1}, {"body": "x", "content_type": "text"}]}, headers=shown)
+        told = answer.json()
+        assert answer.status_code == 200 and set(told) == {"ids", "backlog"} and len(told["ids"]) == 2
+        assert answer.headers["access-control-allow-origin"] == "*" and answer.headers["content-type"] == "application/json"
+        more = await rig.ask("POST", path, {"messages": [{"body": {}}]}, **shown)
+        assert more["backlog"] == {"messages": 2, "bytes": 2}
+        refused = await rig.client.post(path, content=b"[" * 5_000, headers=shown)
+        assert refused.status_code == 400 and refused.json()["status"] == 400 and refused.json()["data"] is None
+        assert (await rig.client.post("/queues/a b/messages", json={"messages": [{"body": 1}]}, headers=shown)).status_code == 400
+        assert (await rig.client.post("/queues/a/b/messages", json={}, headers=shown)).status_code == 404
+        assert (await rig.client.get(path, headers=shown)).status_code == 405
+        if keys.event_keys:
+            assert (await rig.client.post(path, json={"messages": [{"body": 1}]})).status_code == 401
+            hashed = {"authorization": f"Bearer {bearer_hash(KEY)}"}
+            assert (await rig.client.post(path, json={"messages": [{"body": 1}]}, headers=hashed)).status_code == 200
+
+    with_queues(work, keys)
