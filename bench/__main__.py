@@ -8,7 +8,7 @@ import platform
 import tempfile
 from pathlib import Path
 
-from bench import actors, connect, flow, inprocess, overhttp, realtime, sdk, waits
+from bench import actors, connect, flow, inprocess, overhttp, queues, realtime, sdk, waits
 from bench.result import Result
 
 
@@ -21,7 +21,17 @@ def main() -> None:
     scale = 10 if options.quick else 1
     results: list[Result] = []
     with tempfile.TemporaryDirectory(prefix="stepwell-bench-") as folder:
-        for measure in (*inprocess.ALL, *overhttp.ALL, *connect.ALL, *realtime.ALL, *flow.ALL, *waits.ALL, *actors.ALL, *sdk.ALL):
+        for measure in (
+            *inprocess.ALL,
+            *overhttp.ALL,
+            *connect.ALL,
+            *realtime.ALL,
+            *flow.ALL,
+            *waits.ALL,
+            *actors.ALL,
+            *queues.ALL,
+            *sdk.ALL,
+        ):
             found = measure(Path(folder), scale)
             for result in found:
                 print(f"  {result.name:<58} {result.value:>12,.1f} {result.unit}", flush=True)
