@@ -17,6 +17,7 @@ from stepwell.cli_apps import apps, functions
 from stepwell.cli_doctor import doctor, keys
 from stepwell.cli_queues import queues
 from stepwell.cli_remote import URL_DEFAULT, ask, remote
+from stepwell.cli_workers import workers
 from stepwell.engine.registry import STATE_BYTES_CEILING, STATE_BYTES_MAX, STEPS_CEILING, STEPS_MAX
 from stepwell.errors import Error, UsageError
 from stepwell.protocol.events import EVENT_BYTES_MAX
@@ -360,7 +361,7 @@ def rerun_run(run_id: str, url: str, token: str | None, as_json: bool) -> None:
     click.echo(json.dumps(answer) if as_json else answer["run_id"])
 
 
-for command in (apps, functions, queues, doctor, keys):
+for command in (apps, functions, queues, doctor, keys, workers):
     main.add_command(command)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import importlib
 import importlib.metadata
@@ -59,6 +60,9 @@ _ID = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 
 SDK = f"{SDK_NAME}:v{VERSION}"
 
+Background = Callable[[asyncio.Event], Coroutine[Any, Any, None]]
+"""Work of an app's own in each of its child processes: it goes on until the event is set, and then comes to its end."""
+
 
 class _Declares(Protocol):
     """What `@app.function(…)` gives: the decorator itself."""
@@ -90,6 +94,7 @@ class App:
         self.functions: dict[str, Function[Any]] = {}
         self.actors: dict[str, Kind] = {}
         self._engine: Way | None = None
+        self._background: Background | None = None
 
     # Declaring.
 

@@ -205,10 +205,14 @@ class Child(Api):
 
 
 async def run(app: App, connection: socket.socket) -> None:
-    """Serve the app until the server has drained this process."""
+    """Serve the app until the server has drained this process. Work of its own that ends sooner has failed, and this with it."""
     child = Child(app)
     await child.connect(connection)
     app._engine = child
+    if app._background is not None:
+        await app._background(child.finished)
+        if not child.finished.is_set():
+            raise RuntimeError(f"the background work of {app!r} has ended before its process was told to end")
     await child.finished.wait()
     app._engine = None
     await child.close()

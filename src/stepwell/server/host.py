@@ -9,7 +9,7 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,11 @@ GC_THRESHOLDS = (20_000, 20, 100)
 """A server holds many rows and few cycles: looking for these less often leaves more time for the rows."""
 
 
+def ready_lines(address: str, gateway: str) -> Sequence[str]:
+    """What a server says when it is ready."""
+    return (f"Connect gateway for workers: {gateway}", f"Stepwell is ready: {address}")
+
+
 class HostOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What `stepwell dev` and `stepwell start` are told.
 
@@ -65,6 +70,8 @@ class HostOptions(msgspec.Struct, frozen=True, kw_only=True):
     `connect_port` `None` is the usual one, or a free one where that is taken or `port` is 0; `connect_url` is the gateway's address where
     workers reach it by another one.
     `read_keys` gives the keys anew at SIGHUP.
+    `prepare` is done before the programs are started, `tend` goes on beside them; `ready` says what to tell when all answer, from the
+    server's address and that of its Connect gateway.
     """
 
     kind: str
@@ -86,6 +93,9 @@ class HostOptions(msgspec.Struct, frozen=True, kw_only=True):
     connect_url: str | None = None
     connect_lease_s: float | None = None
     drain_s: float = DRAIN_S
+    prepare: Callable[[Node], Awaitable[None]] | None = None
+    tend: Callable[[Node, Programs], Coroutine[Any, Any, None]] | None = None
+    ready: Callable[[str, str], Sequence[str]] = ready_lines
 
 
 class _Uvicorn(uvicorn.Server):
@@ -187,11 +197,15 @@ async def run_host(options: HostOptions, say: Callable[[str], None] = print, on_
     try:
         await gateway.start(workers_listener)
         await http.ready.wait()
+        if options.prepare is not None:
+            await options.prepare(node)
         await programs.start()
         watching += programs.watching
+        if options.tend is not None:
+            watching.append(asyncio.create_task(options.tend(node, programs)))
         address = f"http://{shown_host(options.host)}:{listener.getsockname()[1]}"
-        say(f"Connect gateway for workers: {options.connect_url or f'ws://{shown_host(options.host)}:{gateway.port}{CONNECT_PATH}'}")
-        say(f"Stepwell is ready: {address}")
+        for line in options.ready(address, options.connect_url or f"ws://{shown_host(options.host)}:{gateway.port}{CONNECT_PATH}"):
+            say(line)
         if on_ready is not None:
             on_ready(node, address)
         # A search for apps may end by itself; one that fails ends the server, visibly, as every other part does.

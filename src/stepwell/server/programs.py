@@ -54,55 +54,80 @@ class Programs:
         say: Callable[[str], None],
         house: Callable[[], ActorHouse] | None = None,
     ) -> None:
+        self._locks, self._on_send, self._on_api, self._house = locks, on_send, on_api, house
         self._on_registration, self._say = on_registration, say
-        self._drivers = [
-            (
-                program,
-                ProcessDriver(
-                    program.target,
-                    children=program.children,
-                    lock_path=locks / f"children{f'-{program.name}' if program.name else ''}.lock",
-                    on_send=on_send,
-                    on_api=on_api,
-                    on_registration=lambda body, nth=nth: self._register(nth, body),  # type: ignore[misc]
-                    on_problem=say,
-                    surroundings=program.surroundings,
-                    house=house,
-                    say=say,
-                ),
-            )
-            for nth, program in enumerate(programs)
-        ]
+        self._running = {program.name: self._made(program) for program in programs}
         self._by_app: dict[str, ProcessDriver] = {}
         self._watching: list[asyncio.Task[None]] = []
-        self._started = [asyncio.Event() for _ in programs]
         self._all_started = asyncio.Event()
+
+    def _made(self, program: Program) -> _Running:
+        running = _Running(program)
+        running.driver = ProcessDriver(
+            program.target,
+            children=program.children,
+            lock_path=self._locks / f"children{f'-{program.name}' if program.name else ''}.lock",
+            on_send=self._on_send,
+            on_api=self._on_api,
+            on_registration=lambda body: self._register(running, body),
+            on_problem=self._say,
+            surroundings=program.surroundings,
+            house=self._house,
+            say=self._say,
+        )
+        return running
 
     async def start(self) -> None:
         """Start all; they are watched from before that on. Raises `UsageError` where one cannot be imported, or served."""
-        for (program, driver), started in zip(self._drivers, self._started, strict=True):
-            if program.reload is not None:
-                self._watching.append(asyncio.create_task(self._watch(program, driver, program.reload, started)))
-        starts = [asyncio.ensure_future(driver.start()) for _, driver in self._drivers]
+        for running in self._running.values():
+            if running.program.reload is not None:
+                self._watching.append(asyncio.create_task(self._watch(running, running.program.reload)))
+        starts = [asyncio.ensure_future(running.driver.start()) for running in self._running.values()]
         try:
             await asyncio.gather(*starts)
         finally:
             await asyncio.gather(*starts, return_exceptions=True)
             self._all_started.set()
-        for started in self._started:
-            started.set()
+        for running in self._running.values():
+            running.started.set()
 
     @property
     def watching(self) -> list[asyncio.Task[None]]:
         """What looks for changes of code; one that ends has failed."""
         return self._watching
 
+    @property
+    def names(self) -> list[str]:
+        """The programs that there are."""
+        return list(self._running)
+
+    async def add(self, program: Program) -> None:
+        """Start one more, which nothing watches. Raises `UsageError` where it cannot be imported, or served; it is not there then."""
+        running = self._made(program)
+        try:
+            await running.driver.start()
+        except BaseException:
+            await running.driver.stop(0)
+            raise
+        running.started.set()
+        self._running[program.name] = running
+
+    async def reload(self, name: str) -> bool:
+        """Start one anew. Says whether that was done: where its code cannot be imported it goes on as it was, and that is told."""
+        return await self._running[name].driver.reload()
+
+    async def remove(self, name: str, deadline_s: float) -> None:
+        """Drain one, for so long at most; then it is no longer there."""
+        running = self._running.pop(name)
+        self._by_app = {app: driver for app, driver in self._by_app.items() if driver is not running.driver}
+        await running.driver.stop(deadline_s)
+
     async def stop(self, deadline_s: float) -> None:
         """Drain all, for so long at most."""
         for watch in self._watching:
             watch.cancel()
         await asyncio.gather(*self._watching, return_exceptions=True)
-        await asyncio.gather(*(driver.stop(deadline_s) for _, driver in self._drivers))
+        await asyncio.gather(*(running.driver.stop(deadline_s) for running in self._running.values()))
 
     async def call(self, request: CallRequest, checkpoint: CheckpointFn) -> Answer:
         """Advance a run in its app's children. A run of an app that is not here now fails an attempt: the app may be back by the next.
@@ -119,12 +144,12 @@ class Programs:
             return failed("AppNotFound", message, code="app_not_found")
         return await driver.call(request, checkpoint)
 
-    async def _register(self, nth: int, body: bytes) -> None:
+    async def _register(self, running: _Running, body: bytes) -> None:
         """Take in what an app tells. One that may be mended while the server runs is said to be wrong; else the server ends."""
-        program, driver = self._drivers[nth]
+        program = running.program
         try:
             registration = parse_registration(body)
-            self._by_app[registration.app_name] = driver
+            self._by_app[registration.app_name] = running.driver
             told = self._on_registration(registration)
             if asyncio.iscoroutine(told):
                 await told
@@ -133,17 +158,27 @@ class Programs:
                 raise UsageError(f"{program.target} cannot be served: {error}") from None
             self._say(f"{program.target} cannot be served as it is: {error}")
 
-    async def _watch(self, program: Program, driver: ProcessDriver, folder: Path, started: asyncio.Event) -> None:
+    async def _watch(self, running: _Running, folder: Path) -> None:
         """Start a program's children anew whenever its code changes, be it while they start for the first time."""
+        program = running.program
 
         def concerns(change: watchfiles.Change, path: str) -> bool:
             return path.endswith(program.watched) and watchfiles.DefaultFilter()(change, path)
 
         async for changes in watchfiles.awatch(folder, watch_filter=concerns):
-            await started.wait()
+            await running.started.wait()
             names = ", ".join(sorted({Path(path).name for _, path in changes})[:3])
-            if await driver.reload():
+            if await running.driver.reload():
                 self._say(f"{names} changed: {program.name or 'the app'} runs anew")
+
+
+class _Running:
+    """A program with its driver; `started` is set when its children have been started for the first time."""
+
+    driver: ProcessDriver
+
+    def __init__(self, program: Program) -> None:
+        self.program, self.started = program, asyncio.Event()
 
 
 __all__ = ["Program", "Programs", "Surroundings", "folder_of"]

@@ -26,6 +26,7 @@ from stepwell.workers.web.response import FetchResponse
 
 log = logging.getLogger("stepwell.workers")
 T = TypeVar("T")
+OnError = Callable[[BaseException], object]
 HANDLERS = ("fetch", "scheduled", "queue")
 RESERVED = frozenset(("fetch", "scheduled", "queue", "alarm", "tail", "trace", "test", "email", "connect", "dup", "constructor"))
 """Names that other Workers cannot call as methods: they are handlers, or belong to the platform."""
@@ -102,28 +103,31 @@ class Worker:
 
     # Ticks.
 
-    async def call_scheduled(self, cron: str, time_ms: int | None = None) -> dict[str, Any]:
-        """What came of a tick: `{"outcome": "ok" or "exception", "noRetry": bool}`, when all that it left is done."""
+    async def call_scheduled(self, cron: str, time_ms: int | None = None, on_error: OnError | None = None) -> dict[str, Any]:
+        """What came of a tick: `{"outcome": "ok" or "exception", "noRetry": bool}`, when all that it left is done.
+
+        `on_error` is given what the handler, or what it left, has raised.
+        """
         controller = ScheduledController(cron, time.time_ns() // 1_000_000 if time_ms is None else time_ms)
         if "scheduled" not in self.handlers:
             log.error("The cron trigger %r has nobody to call: write a scheduled handler, or remove the trigger", cron)
             return {"outcome": "exception", "noRetry": True}
         invocation = self._invocation(f"scheduled({cron!r})", self.limits.scheduled)
-        outcome = await self._outcome(invocation, "scheduled", controller)
+        outcome = await self._outcome(invocation, "scheduled", controller, on_error)
         return {"outcome": outcome, "noRetry": controller.asks_no_retry}
 
     # Batches.
 
-    async def call_queue(self, batch: MessageBatch) -> dict[str, Any]:
-        """The report of a batch, when all that its handler left is done: a late `retry()` counts."""
+    async def call_queue(self, batch: MessageBatch, on_error: OnError | None = None) -> dict[str, Any]:
+        """The report of a batch, when all that its handler left is done: a late `retry()` counts. `on_error`: as for a tick."""
         if "queue" not in self.handlers:
             log.error("The queue %r has nobody to call: write a queue handler, or remove its consumer", batch.queue)
             return batch.decisions.report("exception")
         invocation = self._invocation(f"queue({batch.queue!r})", self.limits.queue)
-        outcome = await self._outcome(invocation, "queue", batch)
+        outcome = await self._outcome(invocation, "queue", batch, on_error)
         return batch.decisions.report(outcome)
 
-    async def _outcome(self, invocation: Invocation, name: str, argument: Any) -> str:
+    async def _outcome(self, invocation: Invocation, name: str, argument: Any, on_error: OnError | None) -> str:
         outcome = "ok"
         for work in (invocation.run(self._handled(name, "Default", invocation, argument)), invocation.finish()):
             try:
@@ -131,6 +135,8 @@ class Worker:
             except (Exception, LimitExceeded) as error:
                 outcome = "exception"
                 _tell(invocation, error)
+                if on_error is not None:
+                    on_error(error)
         return outcome
 
     # Calls between Workers.

@@ -13,3 +13,7 @@ class WorkflowError(Exception):
 
 class WorkflowTimeoutError(TimeoutError):
     """A step, or a wait for an event, has taken longer than it may."""
+
+
+class BindingError(Exception):
+    """What a binding refuses, or could not do: an `Error` in JavaScript's words."""

@@ -1,0 +1,1 @@
+"""What a process of a project does for each kind of handlers."""

@@ -1,0 +1,73 @@
+"""The app of a process of a project: `stepwell.workers.project:app`, as the process driver imports it.
+
+Which project, and which kind of its handlers, is in the environment (`part.py`). Nothing here knows a server; the app's way leads there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import site
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from stepwell.errors import UsageError
+from stepwell.sdk.app import App, Background
+from stepwell.workers.bindings.table import bindings_of
+from stepwell.workers.entrypoints import Worker
+from stepwell.workers.kinds import fetch, queue, scheduled
+from stepwell.workers.limits import NO_LIMITS, count_tasks
+from stepwell.workers.loading import load_main
+from stepwell.workers.part import VARIABLE, Part, app_name
+from stepwell.workers.web.fetch import close_fetches
+from stepwell.workers.wrangler import read_project
+
+
+@functools.cache
+def made() -> App:
+    """The app. Raises `UsageError` where the project cannot be read, or its code not be imported."""
+    told = os.environ.get(VARIABLE)
+    if told is None:
+        raise UsageError(f"{VARIABLE} is not set: stepwell workers dev starts this")
+    part = msgspec.json.decode(told, type=Part)
+    project = read_project(Path(part.file), part.environment)
+    _add_dependencies(project.folder)
+    app = App(app_name(project.name, part.kind))
+    worker = Worker(load_main(project.main), bindings_of(app, project, part), part.limits)
+    serve: Background | None = None
+    match part.kind:
+        case "fetch":
+            serve = fetch.serving(app, worker, project, part)
+        case "queue":
+            queue.declare(app, worker, project.consumers)
+        case "scheduled":
+            scheduled.declare(app, worker, project.crons)
+    app._background = functools.partial(_live, worker, serve)
+    return app
+
+
+async def _live(worker: Worker, serve: Background | None, stopping: asyncio.Event) -> None:
+    """What goes on in the process beside calls, to the end of what handlers have left to be done."""
+    if worker.limits != NO_LIMITS:
+        count_tasks(asyncio.get_running_loop())
+    await (stopping.wait() if serve is None else serve(stopping))
+    await worker.drain()
+    await close_fetches()
+
+
+def _add_dependencies(folder: Path) -> None:
+    """The packages that lie in the project's folder, behind those of this environment, which run what is here."""
+    python = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    for place in (folder / "python_modules", folder / ".venv" / "lib" / python / "site-packages"):
+        if place.is_dir():
+            site.addsitedir(str(place))
+
+
+def __getattr__(name: str) -> Any:
+    if name == "app":
+        return made()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
