@@ -281,3 +281,49 @@ def test_what_cannot_be_served_is_refused(tmp_path: Path) -> None:
     assert "both have the name 'one'" in refused(str(one), str(two))
     assert "has none of wrangler.json" in refused(str(tmp_path))
     assert "'what' is none of fetch, queue" in refused(str(one), "--limit", "what=1s")
+
+
+FLOW = """
+from workers import Response, WorkerEntrypoint, WorkflowEntrypoint
+
+class Order(WorkflowEntrypoint):
+    async def run(self, event, step):
+        @step.do("reserve")
+        async def reserve():
+            print(f"reserving {event.payload.item}")
+            await self.env.KV.put("reserved", event.payload.item)
+            return {"item": event.payload.item}
+
+        @step.do("ship", depends=[reserve], config={"retries": {"limit": 2, "delay": 10}})
+        async def ship(reserved):
+            return f"{reserved['item']} is on its way"
+
+        shipped = await ship()
+        paid = await step.wait_for_event("paid", "paid", timeout="1 hour")
+        return {"shipped": shipped, "paid": paid.payload}
+
+class Default(WorkerEntrypoint):
+    async def fetch(self, request):
+        op, id = request.url.rsplit("/", 2)[1:]
+        if op == "new":
+            return Response.json({"id": (await self.env.ORDERS.create(id=id, params={"item": "a lamp"})).id})
+        instance = await self.env.ORDERS.get(id)
+        if op == "pay":
+            await instance.send_event(type="paid", payload={"cents": 500})
+        return Response.json({"status": await instance.status(), "reserved": await self.env.KV.get("reserved")})
+"""
+
+
+def test_workflows(tmp_path: Path) -> None:
+    """An instance is made and asked by `env`, runs in processes of its own with the project's bindings, and waits for an event."""
+    file = '[[workflows]]\nname = "orders"\nbinding = "ORDERS"\nclass_name = "Order"\n[[kv_namespaces]]\nbinding = "KV"\nid = "<ID>"\n'
+    flow = project(tmp_path / "flow", HEAD.format(name="flow") + file, FLOW)
+    with running(WorkersDev(flow)) as server:
+        assert server.get("/new/o-1") == {"id": "o-1"}
+        assert "already exists" in asked(f"{server.url}/new/o-1")[1]
+        until(lambda: server.get("/look/o-1")["reserved"] == "a lamp", "the first step is done")
+        assert server.get("/look/o-1")["status"]["status"] in ("running", "waiting")
+        server.get("/pay/o-1")
+        done = until(lambda: (told := server.get("/look/o-1")["status"])["status"] == "complete" and told, "the instance is complete")
+        assert done["output"] == {"shipped": "a lamp is on its way", "paid": {"cents": 500}}
+        assert server.text().count("reserving a lamp") == 1

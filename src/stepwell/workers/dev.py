@@ -29,11 +29,11 @@ from stepwell.workers.wrangler import check_together, read_project
 
 PORT, SERVER_PORT = 8787, 8288
 NICENESS = 10
-"""What is added to that of processes of queues and ticks: when there is too little of the processor, requests come first."""
+"""What is added to that of all processes but those of requests: when there is too little of the processor, requests come first."""
 WATCHED = (".py", ".sql", "wrangler.toml", "wrangler.json", "wrangler.jsonc", ".dev.vars", ".env", ".env.local")
 DRAIN_S = 5.0
 """How long a kind of handlers that a project has no more may finish what it has in hand."""
-BACKGROUND: tuple[Kind, ...] = ("queue", "scheduled")
+BACKGROUND: tuple[Kind, ...] = ("queue", "scheduled", "workflows")
 
 
 class DevOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,6 +115,8 @@ class Dev:
             kinds.append("queue")
         if project.crons:
             kinds.append("scheduled")
+        if any(one.script in (None, project.name) for one in project.workflows):
+            kinds.append("workflows")
         return [self._program(site, kind) for kind in kinds]
 
     def _program(self, site: _Site, kind: Kind) -> Program:

@@ -10,7 +10,7 @@ from stepwell.workers.limits import NO_LIMITS, Limits
 
 VARIABLE = "STEPWELL_WORKER"
 """The environment variable that holds it, as JSON."""
-Kind = Literal["fetch", "queue", "scheduled"]
+Kind = Literal["fetch", "queue", "scheduled", "workflows"]
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,3 +32,8 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
 def app_name(project: str, kind: str) -> str:
     """The name of the app that a project's handlers of a kind are to the server."""
     return f"{project}.{kind}"
+
+
+def function_name(project: str, kind: str, id: str) -> str:
+    """The name by which the server knows a function of such an app."""
+    return f"{app_name(project, kind)}-{id}"

@@ -10,7 +10,8 @@ from stepwell.workers.bindings.kv import KvNamespace
 from stepwell.workers.bindings.queue import Queue
 from stepwell.workers.bindings.service import Service
 from stepwell.workers.config import Project
-from stepwell.workers.part import Part
+from stepwell.workers.part import Part, function_name
+from stepwell.workers.workflow_binding import Workflow
 
 
 def bindings_of(app: App, project: Project, part: Part) -> dict[str, Any]:
@@ -19,5 +20,8 @@ def bindings_of(app: App, project: Project, part: Part) -> dict[str, Any]:
     bound |= {one.binding: KvNamespace(app, one.id) for one in project.kv_namespaces}
     bound |= {one.binding: Queue(app, one.queue, one.delivery_delay_s) for one in project.producers}
     bound |= {one.binding: D1Database(app, one.name) for one in project.d1_databases}
+    bound |= {
+        one.binding: Workflow(app, one.name, function_name(one.script or project.name, "workflows", one.name)) for one in project.workflows
+    }
     bound |= {one.binding: Service(one.service, part.services.get(one.service), part.token, one.entrypoint) for one in project.services}
     return bound

@@ -13,7 +13,7 @@ from stepwell.sdk.app import App
 from stepwell.sdk.context import Context
 from stepwell.sdk.options import Trigger
 from stepwell.workers.entrypoints import Worker
-from stepwell.workers.part import app_name
+from stepwell.workers.part import function_name
 
 ID = "scheduled"
 
@@ -49,7 +49,7 @@ def declare(app: App, worker: Worker, crons: tuple[str, ...]) -> None:
 
 async def fire(app: App, project: str, cron: str, time_ms: int | None) -> dict[str, Any]:
     """A tick by hand, in the process of ticks: its report, when it has ended."""
-    run = await app.start(f"{app_name(project, 'scheduled')}-{ID}", {"cron": cron, **({} if time_ms is None else {"time": time_ms})})
+    run = await app.start(function_name(project, "scheduled", ID), {"cron": cron, **({} if time_ms is None else {"time": time_ms})})
     try:
         report: dict[str, Any] = await run.output()
     except InvokeError as error:
