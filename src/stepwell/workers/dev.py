@@ -137,7 +137,7 @@ class Dev:
             # A tick may not be kept from beginning by another one; beyond that there is little to do at once.
             children=1 if kind == "scheduled" else self._options.children,
             surroundings=Surroundings(
-                environment={VARIABLE: msgspec.json.encode(part).decode(), "PYTHONUNBUFFERED": "1"},
+                environment={VARIABLE: msgspec.json.encode(part).decode()},
                 niceness=NICENESS if kind in BACKGROUND else 0,
                 sockets=(site.listener.fileno(),) if is_fetch else (),
             ),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import io
 import os
 import site
 import sys
@@ -26,6 +27,9 @@ from stepwell.workers.part import VARIABLE, Part, app_name
 from stepwell.workers.web.fetch import close_fetches
 from stepwell.workers.wrangler import read_project
 
+LINE_CHARS_MAX = 1_048_576
+"""Longer lines may be printed in several pieces."""
+
 
 @functools.cache
 def made() -> App:
@@ -34,6 +38,11 @@ def made() -> App:
     if told is None:
         raise UsageError(f"{VARIABLE} is not set: stepwell workers dev starts this")
     part = msgspec.json.decode(told, type=Part)
+    for stream in (sys.stdout, sys.stderr):
+        # Line by line, and each in one piece: the processes of a project print to the same place.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True, write_through=False)
+            stream._CHUNK_SIZE = LINE_CHARS_MAX  # type: ignore[attr-defined]
     project = read_project(Path(part.file), part.environment)
     _add_dependencies(project.folder)
     app = App(app_name(project.name, part.kind))

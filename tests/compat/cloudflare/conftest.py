@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.compat.cloudflare.comparison import keep
-from tests.compat.cloudflare.runtime import MiniflareRuntime, WorkerRuntime
+from tests.compat.cloudflare.runtime import MiniflareRuntime, StepwellRuntime, WorkerRuntime
 from tests.compat.cloudflare.scenario import Observation
 from tests.compat.cloudflare.scenarios import SCENARIOS
 
+HERE = [one for one in SCENARIOS if one.group in ("Queues", "KV", "D1")]
+"""The scenarios of what runs under `stepwell workers dev`."""
 RESULTS = os.environ.get("STEPWELL_COMPAT_RESULTS")
 
 
@@ -33,3 +35,9 @@ def seen_by(runtime: WorkerRuntime, name: str) -> dict[str, Observation]:
 def seen_by_miniflare() -> dict[str, Observation]:
     """What Cloudflare's local runtime does."""
     return seen_by(MiniflareRuntime(SCENARIOS), "miniflare")
+
+
+@pytest.fixture(scope="session")
+def seen_by_stepwell() -> dict[str, Observation]:
+    """What we do."""
+    return seen_by(StepwellRuntime(HERE), "stepwell")

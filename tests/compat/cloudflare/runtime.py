@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import shutil
+import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -14,7 +16,7 @@ from typing import Any, Protocol
 
 import httpx
 
-from tests.compat.cloudflare.configuration import for_miniflare
+from tests.compat.cloudflare.configuration import for_miniflare, for_wrangler
 from tests.compat.cloudflare.observing import Record, observation, record_of, still_to_come
 from tests.compat.cloudflare.scenario import Observation, Scenario
 from tests.support.npm import NODE, installed
@@ -134,3 +136,19 @@ class MiniflareRuntime(WorkerRuntime):
         config = directory / "config.json"
         config.write_text(json.dumps(for_miniflare(self._scenarios)))
         return [NODE, str(installed(HERE, optional=True) / "run.mjs"), str(config)]
+
+
+class StepwellRuntime(WorkerRuntime):
+    """Ours: the Python Worker under `stepwell workers dev`."""
+
+    ready = re.compile(r"Stepwell is ready: (http://\S+)")
+
+    def awaited(self, scenario: Scenario) -> Observation:
+        """Where it differs by choice, what it does instead."""
+        return scenario.here or scenario.expected
+
+    def command(self, directory: Path) -> list[str]:
+        """A project in the directory, which the command is given in."""
+        (directory / "wrangler.toml").write_text(for_wrangler(self._scenarios))
+        shutil.copy(HERE / "worker" / "entry.py", directory)
+        return [sys.executable, "-m", "stepwell", "workers", "dev", "--port", "0"]

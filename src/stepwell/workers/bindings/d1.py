@@ -102,8 +102,8 @@ async def _done(work: Any) -> Any:
 
 
 def _bound(value: Any) -> Any:
-    """JavaScript's numbers are REAL, whole ones too."""
-    return float(value) if isinstance(value, int) and not isinstance(value, bool) and abs(value) <= SAFE else value
+    """JavaScript's numbers are REAL, whole ones too, and what booleans become."""
+    return float(value) if isinstance(value, int) and abs(value) <= SAFE else value
 
 
 def _given(value: Any) -> Any:

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from workers import DurableObject, Response, WorkerEntrypoint
 
 LONG = 1000
-NAMES = {"Exception": "Error", "ValueError": "RangeError", "JSONDecodeError": "SyntaxError"}
+NAMES = {"Exception": "Error", "BindingError": "Error", "ValueError": "RangeError", "JSONDecodeError": "SyntaxError"}
 """Python's exceptions by the names that JavaScript has for what they stand for."""
 TYPES = {"Error": Exception, "TypeError": TypeError, "RangeError": ValueError}
 known: dict[str, Any] = {}
