@@ -22,13 +22,13 @@ RAW_BODY = RAW.compress(BODY) + RAW.flush()
 @pytest.mark.parametrize(
     ("encoding", "sent"),
     [
-        ("gzip", gzip.compress(BODY)),
-        ("X-GZIP", gzip.compress(BODY[:50]) + gzip.compress(BODY[50:])),
+        ("gzip", gzip.compress(BODY, mtime=0)),
+        ("X-GZIP", gzip.compress(BODY[:50], mtime=0) + gzip.compress(BODY[50:], mtime=0)),
         ("deflate", zlib.compress(BODY)),
         ("deflate", RAW_BODY),
         ("identity", BODY),
         ("", BODY),
-        ("deflate, gzip", gzip.compress(zlib.compress(BODY))),
+        ("deflate, gzip", gzip.compress(zlib.compress(BODY), mtime=0)),
     ],
 )
 def test_decoded(encoding: str, sent: bytes) -> None:
@@ -39,17 +39,17 @@ def test_decoded(encoding: str, sent: bytes) -> None:
 @pytest.mark.parametrize(
     ("encoding", "sent", "kind"),
     [
-        ("gzip", gzip.compress(BODY)[:-9], Broken),
-        ("gzip", gzip.compress(BODY[:50]) + gzip.compress(BODY[50:])[:-9], Broken),
+        ("gzip", gzip.compress(BODY, mtime=0)[:-9], Broken),
+        ("gzip", gzip.compress(BODY[:50], mtime=0) + gzip.compress(BODY[50:], mtime=0)[:-9], Broken),
         ("deflate", zlib.compress(BODY)[:-9], Broken),
         ("gzip", b"no gzip", NotHttp),
-        ("gzip", gzip.compress(BODY[:50]) + b"more", NotHttp),
+        ("gzip", gzip.compress(BODY[:50], mtime=0) + b"more", NotHttp),
         ("deflate", b"\xff\xff\xff", NotHttp),
         ("zstd", BODY, NotHttp),
-        ("gzip", gzip.compress(b"x" * len(BODY) + b"y"), TooLarge),
-        ("gzip", gzip.compress(BODY) + gzip.compress(b"x"), TooLarge),
-        ("gzip", gzip.compress(b"\0" * 100_000_000), TooLarge),
-        ("deflate, gzip", gzip.compress(zlib.compress(b"\0" * 100_000_000)), TooLarge),
+        ("gzip", gzip.compress(b"x" * len(BODY) + b"y", mtime=0), TooLarge),
+        ("gzip", gzip.compress(BODY, mtime=0) + gzip.compress(b"x", mtime=0), TooLarge),
+        ("gzip", gzip.compress(b"\0" * 100_000_000, mtime=0), TooLarge),
+        ("deflate, gzip", gzip.compress(zlib.compress(b"\0" * 100_000_000), mtime=0), TooLarge),
     ],
 )
 def test_not_decoded(encoding: str, sent: bytes, kind: type[HttpError]) -> None:
@@ -81,7 +81,10 @@ def test_a_compressed_answer(run: Run) -> None:
     """The pool says what it takes, and gives the body as it was; one that is broken leaves the connection in order."""
 
     async def main() -> None:
-        good, bad = answer(gzip.compress(BODY), "200 OK", "Content-Encoding: gzip"), answer(b"no", "200 OK", "Content-Encoding: gzip")
+        good, bad = (
+            answer(gzip.compress(BODY, mtime=0), "200 OK", "Content-Encoding: gzip"),
+            answer(b"no", "200 OK", "Content-Encoding: gzip"),
+        )
         async with Peer(answering(bad, good)) as peer, Pool(environ={}) as client:
             with pytest.raises(NotHttp, match=rf"^POST {peer.url}: the answer's body is not compressed as it says"):
                 await client.request("POST", peer.url)
