@@ -25,11 +25,11 @@ class Default(WorkerEntrypoint):
         return Response("not found", status=404)
 
     async def hand_over(self, request):
-        if "json" in (request.headers.get("content-type") or "") or request.headers.get("user-agent", "").startswith("curl"):
-            wanted = json.loads(await request.text())
-        else:
-            wanted = {"customer": (await request.form_data()).get("customer")}
-        if not isinstance(wanted.get("customer"), str):
+        try:
+            wanted = await wanted_by(request)
+        except ValueError as error:
+            return Response.json({"error": f"the body is no JSON: {error}"}, status=400)
+        if not isinstance(wanted, dict) or not isinstance(wanted.get("customer"), str):
             return Response.json({"error": "customer is missing: whose report is it?"}, status=400)
         report = uuid.uuid4().hex
         await self.env.RESULTS.put(report, json.dumps({"status": "waiting", "customer": wanted["customer"]}))
@@ -44,3 +44,15 @@ class Default(WorkerEntrypoint):
             for name, result in results
             if result is not None
         )
+
+
+async def wanted_by(request):
+    """What the page's form tells, or the JSON of a program."""
+    if request.headers.get("content-type") == "application/x-www-form-urlencoded" and not is_curl(request):
+        return {"customer": (await request.form_data()).get("customer")}
+    return json.loads(await request.text())
+
+
+def is_curl(request):
+    """Whether the request is typed: curl calls all that it sends a form."""
+    return request.headers.get("user-agent", "").startswith("curl")
