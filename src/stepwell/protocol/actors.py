@@ -42,8 +42,9 @@ class ActorKind(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class ActorFailure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An exception that travels to the caller: its type's name, its place (`module:name`), its text, its own properties as JSON.
+    """An exception that travels to the caller: its type's name, its place (`module:name`), its text, its own properties.
 
+    These are a text of JSON, for a failure goes in frames of MessagePack as well.
     `reset`: the activation is gone, and what was in memory with it.
     """
 
@@ -51,7 +52,7 @@ class ActorFailure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     message: str
     type: str = ""
     stack: str = ""
-    properties: msgspec.Raw = msgspec.Raw(b"{}")
+    properties: str = "{}"
     reset: bool = False
 
 

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from stepwell.errors import Conflict, ProtocolError, Superseded
+from stepwell.protocol.actors import ActorAnswered, ActorFailure
 from stepwell.protocol.calls import Answer, Checkpoint, Failed, Lost, Ops, Returned
 from stepwell.protocol.frames import (
     Abandon,
@@ -71,6 +72,7 @@ def test_what_a_server_says(message: FromServer) -> None:
         Send(seq=4, body=b"{}", seed="1,x"),
         ApiCall(seq=5, method="POST", path="/invoke/a-b?x=1", body=b"{}"),
         HandedBack(call_ids=(1, 2)),
+        ActorAnswered(activation=1, call_id=2, failure=ActorFailure(name="Refused", message="no", properties='{"code":7}')),
     ],
 )
 def test_what_a_child_says(message: FromChild) -> None:

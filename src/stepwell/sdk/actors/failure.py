@@ -11,8 +11,6 @@ import sys
 import traceback
 from typing import Any
 
-import msgspec
-
 from stepwell.errors import ActorError, ActorLost, UsageError
 from stepwell.protocol.actors import ActorFailure
 from stepwell.sdk.serializer import ANY
@@ -45,7 +43,7 @@ def _text(error: BaseException) -> str:
     return str(error)
 
 
-def _json(properties: dict[str, Any]) -> msgspec.Raw:
+def _json(properties: dict[str, Any]) -> str:
     """Those properties that can be told."""
     told: dict[str, Any] = {}
     for name, value in properties.items():
@@ -56,7 +54,7 @@ def _json(properties: dict[str, Any]) -> msgspec.Raw:
         except UsageError:
             continue
         told[name] = value
-    return msgspec.Raw(ANY.encode(told, mark=True))
+    return ANY.encode(told, mark=True).decode()
 
 
 def exception_of(failure: ActorFailure) -> ActorError:
@@ -66,7 +64,7 @@ def exception_of(failure: ActorFailure) -> ActorError:
     made: type[ActorError] = base if kind is None else _both(base, kind)  # type: ignore[arg-type]
     error = made.__new__(made)
     Exception.__init__(error, failure.message)
-    properties = ANY.decode(bytes(failure.properties), marked=True)
+    properties = ANY.decode(failure.properties.encode(), marked=True)
     error.name, error.message, error.stack = failure.name, failure.message, failure.stack
     error.type, error.properties, error.reset = failure.type, properties, failure.reset
     for name, value in properties.items():
