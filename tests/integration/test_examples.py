@@ -100,3 +100,15 @@ def test_a_table_of_jobs_is_worked_off_by_cron(tmp_path: Path) -> None:
         second, first = curl(look, server.url)[1]
         assert first == {"id": 1, "kind": "invoice", "status": "done", "attempts": 1, "result": '{"total": 14.28}'}
         assert second["status"] == "pending" and "out of paper (attempt 1)" in second["result"]
+
+
+def test_a_runner_of_jobs_driven_by_alarms(tmp_path: Path) -> None:
+    """One tenant's jobs one after the other, each stored with its result; a job that fails is tried again."""
+    with started("alarm-runner", tmp_path) as server:
+        add, look = lines("alarm-runner", "curl")
+        assert curl(add, server.url) == (202, {"number": 1})
+        assert server.post("/acme", {"job": "flaky", "n": 4, "failures": 1}) == {"number": 2}
+        assert server.post("/other", {"job": "draw", "n": 5}) == {"number": 1}
+        told = until(lambda: (told := curl(look, server.url)[1])["waiting"] == 0 and told, "the jobs are done")
+        assert told["done"] == [{"job": "resize", "result": 9, "retries": 0}, {"job": "flaky", "result": 16, "retries": 1}]
+        assert until(lambda: server.get("/other")["done"], "the other's job is done") == [{"job": "draw", "result": 25, "retries": 0}]

@@ -283,6 +283,85 @@ def test_what_cannot_be_served_is_refused(tmp_path: Path) -> None:
     assert "'what' is none of fetch, queue" in refused(str(one), "--limit", "what=1s")
 
 
+OBJECTS = """
+from workers import DurableObject, Response, WorkerEntrypoint
+
+class Counter(DurableObject):
+    async def add(self, n=1):
+        count = (await self.ctx.storage.get("count") or 0) + n
+        self.ctx.storage.put("count", count)
+        return {"name": self.ctx.id.name, "id": str(self.ctx.id), "count": count}
+
+    async def fetch(self, request):
+        return Response(f"{request.method} {request.url} {await request.text()}", status=203, headers={"x-name": self.ctx.id.name})
+
+    @property
+    def colour(self):
+        return "red"
+
+class Old(DurableObject):
+    async def sql(self):
+        return self.ctx.storage.sql.exec("SELECT 1").one()
+
+class Default(WorkerEntrypoint):
+    async def fetch(self, request):
+        counters = self.env.COUNTERS
+        named = counters.get(counters.idFromName("ann"))
+        first = await named.add(n=2)
+        again = await counters.get(counters.idFromString(first["id"])).add()
+        fresh = counters.newUniqueId()
+        lone = await counters.get(fresh).add(5)
+        same = await counters.get(counters.idFromString(fresh.toString())).add()
+        answer = await counters.getByName("#odd").fetch("https://counter/x?y=1", method="POST", body="hello")
+        failed = []
+        for call in (named.nothing, named.storage, self.env.OLD.getByName("x").sql):
+            try:
+                await call()
+            except Exception as error:
+                failed.append(f"{type(error).__name__}: {error}")
+        return Response.json({
+            "first": first, "again": again, "lone": lone, "same": same, "colour": await named.colour(), "failed": failed,
+            "answer": [answer.status, answer.headers["x-name"], await answer.text()],
+            "equal": counters.idFromName("ann").equals(named.id),
+        })
+"""
+OTHER = """
+from workers import Response, WorkerEntrypoint
+
+class Default(WorkerEntrypoint):
+    async def fetch(self, request):
+        return Response.json(await self.env.THEIRS.getByName("ann").add(10))
+"""
+BOUND = '[[durable_objects.bindings]]\nname = "{}"\nclass_name = "{}"\n'
+
+
+def test_durable_objects(tmp_path: Path) -> None:
+    """Ids, stubs and `fetch`; another project's binding; what was stored is there after a restart and under a class's new name."""
+    file = HEAD.format(name="objects") + BOUND.format("COUNTERS", "Counter") + BOUND.format("OLD", "Old")
+    made = '[[migrations]]\ntag = "v1"\nnew_sqlite_classes = ["Counter"]\nnew_classes = ["Old"]\n'
+    objects = project(tmp_path / "objects", file + made, OBJECTS)
+    other = project(tmp_path / "other", HEAD.format(name="other") + BOUND.format("THEIRS", "Counter") + 'script_name = "objects"\n', OTHER)
+    with running(WorkersDev(tmp_path, str(objects), str(other))) as server:
+        told = server.get("/")
+        assert told["first"]["name"] == "ann" and told["first"]["count"] == 2 and len(told["first"]["id"]) == 64
+        assert told["again"] == {**told["first"], "count": 3}
+        assert told["lone"]["name"] is None and told["lone"]["count"] == 5 and told["same"] == {**told["lone"], "count": 6}
+        assert told["answer"] == [203, "#odd", "POST https://counter/x?y=1 hello"] and told["colour"] == "red" and told["equal"] is True
+        assert told["failed"][0] == 'TypeError: The RPC receiver does not implement the method "nothing".'
+        assert told["failed"][2].startswith("BindingError: SQL is not enabled for this Durable Object class.")
+        assert server.get("/", project="other")["count"] == 13
+        assert server.stop() == 0
+    renamed = made + '[[migrations]]\ntag = "v2"\nrenamed_classes = [{ from = "Counter", to = "Tally" }]\n'
+    project(
+        objects, (file + renamed).replace('class_name = "Counter"', 'class_name = "Tally"'), OBJECTS.replace("class Counter", "class Tally")
+    )
+    project(other, HEAD.format(name="other") + BOUND.format("THEIRS", "Tally") + 'script_name = "objects"\n', OTHER)
+    with running(WorkersDev(tmp_path, str(objects), str(other))) as server:
+        assert server.get("/", project="other")["count"] == 23
+        again = server.get("/")
+        assert again["first"]["id"] == told["first"]["id"] and again["first"]["count"] == 25
+
+
 FLOW = """
 from workers import Response, WorkerEntrypoint, WorkflowEntrypoint
 

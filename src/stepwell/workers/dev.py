@@ -24,6 +24,7 @@ from stepwell.server.programs import Program, Programs, Surroundings
 from stepwell.workers.config import Project
 from stepwell.workers.limits import Limits, cloudflares
 from stepwell.workers.migrations import migrate
+from stepwell.workers.objects.classes import object_kinds, stored_classes
 from stepwell.workers.part import VARIABLE, Kind, Part, app_name
 from stepwell.workers.wrangler import check_together, read_project
 
@@ -117,6 +118,8 @@ class Dev:
             kinds.append("scheduled")
         if any(one.script in (None, project.name) for one in project.workflows):
             kinds.append("workflows")
+        if stored_classes(project):
+            kinds.append("objects")
         return [self._program(site, kind) for kind in kinds]
 
     def _program(self, site: _Site, kind: Kind) -> Program:
@@ -128,6 +131,7 @@ class Dev:
             environment=project.environment,
             socket=site.listener.fileno() if is_fetch else -1,
             services={one.project.name: one.url for one in self._sites},
+            objects={one.project.name: object_kinds(one.project) for one in self._sites},
             token=self._token,
             limits=cloudflares(project.cpu_ms) if limits is None else limits,
         )

@@ -10,14 +10,14 @@ from stepwell.workers.limits import NO_LIMITS, Limits
 
 VARIABLE = "STEPWELL_WORKER"
 """The environment variable that holds it, as JSON."""
-Kind = Literal["fetch", "queue", "scheduled", "workflows"]
+Kind = Literal["fetch", "queue", "scheduled", "workflows", "objects"]
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
     """A project's wrangler file and environment, and the kind of handlers that this process runs.
 
     `socket` is the descriptor that a `fetch` process listens at. `services` are the addresses of all projects by name; requests between
-    them bear the `token`.
+    them bear the `token`. `objects` are the kinds of actors that classes of Durable Objects are, by project and class.
     """
 
     file: str
@@ -25,6 +25,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     environment: str | None = None
     socket: int = -1
     services: dict[str, str] = {}
+    objects: dict[str, dict[str, str]] = {}
     token: str = ""
     limits: Limits = NO_LIMITS
 

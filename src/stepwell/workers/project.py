@@ -20,7 +20,7 @@ from stepwell.errors import UsageError
 from stepwell.sdk.app import App, Background
 from stepwell.workers.bindings.table import bindings_of
 from stepwell.workers.entrypoints import Worker
-from stepwell.workers.kinds import fetch, queue, scheduled, workflows
+from stepwell.workers.kinds import fetch, objects, queue, scheduled, workflows
 from stepwell.workers.limits import NO_LIMITS, count_tasks
 from stepwell.workers.loading import load_main
 from stepwell.workers.part import VARIABLE, Part, app_name
@@ -57,6 +57,8 @@ def made() -> App:
             scheduled.declare(app, worker, project.crons)
         case "workflows":
             workflows.declare(app, worker, project)
+        case "objects":
+            objects.declare(app, worker, project)
     app._background = functools.partial(_live, worker, serve)
     return app
 

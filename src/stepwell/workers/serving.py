@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl
 
 from stepwell.protocol.codec import canonical
 from stepwell.workers import wire
+from stepwell.workers.bindings.calling import paid
 from stepwell.workers.bindings.service import ENTRYPOINT, RPC, TOKEN, URL
 from stepwell.workers.entrypoints import Worker
 from stepwell.workers.limits import LimitExceeded
@@ -64,6 +65,7 @@ class Serving:
         head = str(request.method) == "HEAD"
         try:
             response = await self._worker.call_fetch(request, entrypoint)
+            await paid()
         except LimitExceeded as error:
             log.error("%s", error)
             await _plain(send, 503, f"{error}\n", head=head)
@@ -94,6 +96,7 @@ class Serving:
         try:
             call = wire.decode_call(body)
             value = await self._worker.call_method(call.method, call.args, call.kwargs, call.entrypoint)
+            await paid()
             answer = await wire.encode(wire.Outcome(value))
         except (Exception, LimitExceeded) as error:
             answer = await wire.encode(wire.Outcome(error=(type(error).__name__, str(error))))

@@ -38,8 +38,10 @@ class Outcome(msgspec.Struct, frozen=True):
 
 async def encode(value: Call | Outcome) -> bytes:
     """The bytes. Raises `TypeError` for a value that cannot go to another process."""
-    fields = {name: await _packed(one) for name, one in msgspec.structs.asdict(value).items()}
-    data = msgspec.msgpack.encode(fields)
+    fields = msgspec.structs.asdict(value)
+    bodies: dict[int, bytes | None] = {}
+    await _read(fields, bodies)
+    data = msgspec.msgpack.encode(_packed(fields, bodies))
     if len(data) > BYTES_MAX:
         raise BindingError(
             f"Serialized RPC arguments or return values are limited to {BYTES_MAX // 2**20}MiB, "
@@ -73,27 +75,37 @@ def raised(name: str, message: str) -> Exception:
     return BindingError(message) if name == BindingError.__name__ else BindingError(f"{name}: {message}")
 
 
-async def _packed(value: Any) -> Any:
+async def _read(value: Any, bodies: dict[int, bytes | None]) -> None:
+    """Read the bodies of the requests and responses in a value. Without any nothing is waited for, and calls keep their order."""
+    if isinstance(value, dict):
+        for one in value.values():
+            await _read(one, bodies)
+    elif isinstance(value, list | tuple):
+        for one in value:
+            await _read(one, bodies)
+    elif isinstance(value, FetchResponse | Request):
+        bodies[id(value)] = None if content_of(value).is_empty else await value.bytes()
+
+
+def _packed(value: Any, bodies: dict[int, bytes | None]) -> Any:
     if value is None or isinstance(value, bool | str | bytes | float):
         return value
     if isinstance(value, int):
         return value if _WHOLE_MIN <= value <= _WHOLE_MAX else Ext(_NUMBER, str(value).encode())
     if isinstance(value, dict):
-        return {name: await _packed(one) for name, one in value.items()}
+        return {name: _packed(one, bodies) for name, one in value.items()}
     if isinstance(value, list | tuple):
-        return [await _packed(one) for one in value]
+        return [_packed(one, bodies) for one in value]
     if isinstance(value, set | frozenset):
-        return _ext(_SET, [await _packed(one) for one in value])
+        return _ext(_SET, [_packed(one, bodies) for one in value])
     if isinstance(value, datetime):
         return _ext(_TIME, value.timestamp())
     if isinstance(value, Exception):
         return _ext(_ERROR, str(value))
     if isinstance(value, FetchResponse):
-        body = None if content_of(value).is_empty else await value.bytes()
-        return _ext(_RESPONSE, [value.status, value.status_text, value.url, list(headers_of(value)), body])
+        return _ext(_RESPONSE, [value.status, value.status_text, value.url, list(headers_of(value)), bodies[id(value)]])
     if isinstance(value, Request):
-        body = None if content_of(value).is_empty else await value.bytes()
-        return _ext(_REQUEST, [str(value.method), value.url, list(headers_of(value)), body])
+        return _ext(_REQUEST, [str(value.method), value.url, list(headers_of(value)), bodies[id(value)]])
     if isinstance(value, Blob):
         return _ext(_BLOB, [data_of(value), value.content_type])
     raise TypeError(f"{type(value)} cannot be sent to a Worker in another process: send plain values.")

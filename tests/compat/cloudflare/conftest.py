@@ -13,8 +13,6 @@ from tests.compat.cloudflare.runtime import MiniflareRuntime, StepwellRuntime, W
 from tests.compat.cloudflare.scenario import Observation
 from tests.compat.cloudflare.scenarios import SCENARIOS
 
-HERE = [one for one in SCENARIOS if one.group in ("Queues", "KV", "D1")]
-"""The scenarios of what runs under `stepwell workers dev`."""
 RESULTS = os.environ.get("STEPWELL_COMPAT_RESULTS")
 
 
@@ -40,4 +38,4 @@ def seen_by_miniflare() -> dict[str, Observation]:
 @pytest.fixture(scope="session")
 def seen_by_stepwell() -> dict[str, Observation]:
     """What we do."""
-    return seen_by(StepwellRuntime(HERE), "stepwell")
+    return seen_by(StepwellRuntime(SCENARIOS), "stepwell")

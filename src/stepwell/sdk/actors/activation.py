@@ -8,8 +8,9 @@ call back into an actor of the same chain of calls is let in, for the one that w
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextvars import ContextVar
 from typing import Any, NoReturn, Protocol, TypeVar
 
@@ -282,6 +283,17 @@ class Activation:
         except Exception as error:
             self.reset(failure_of(error, reset=True))
             raise
+        finally:
+            self._blocks -= 1
+            if self.kind.gates:
+                self._next_soon()
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Let nothing else in meanwhile, whatever becomes of it."""
+        self._blocks += 1
+        try:
+            yield
         finally:
             self._blocks -= 1
             if self.kind.gates:

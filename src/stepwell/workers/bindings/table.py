@@ -10,6 +10,7 @@ from stepwell.workers.bindings.kv import KvNamespace
 from stepwell.workers.bindings.queue import Queue
 from stepwell.workers.bindings.service import Service
 from stepwell.workers.config import Project
+from stepwell.workers.objects.namespace import ObjectNamespace
 from stepwell.workers.part import Part, function_name
 from stepwell.workers.workflow_binding import Workflow
 
@@ -24,4 +25,8 @@ def bindings_of(app: App, project: Project, part: Part) -> dict[str, Any]:
         one.binding: Workflow(app, one.name, function_name(one.script or project.name, "workflows", one.name)) for one in project.workflows
     }
     bound |= {one.binding: Service(one.service, part.services.get(one.service), part.token, one.entrypoint) for one in project.services}
+    for binding in project.durable_objects:
+        script = binding.script or project.name
+        kind = part.objects.get(script, {}).get(binding.class_name) or function_name(script, "objects", binding.class_name)
+        bound[binding.binding] = ObjectNamespace(app, kind)
     return bound

@@ -22,6 +22,9 @@ from stepwell.workers.serving import Serving
 GRACE_S = 4
 """How long requests in hand may go on when their process is to end: what they have begun is lost after that."""
 
+IDLE_S = 75
+"""How long a connection may be idle: longer than clients keep one, so that it is they who close it."""
+
 
 def serving(app: App, worker: Worker, project: Project, part: Part) -> Background:
     """What serves until the process is to end."""
@@ -45,6 +48,7 @@ def serving(app: App, worker: Worker, project: Project, part: Part) -> Backgroun
                 ws="none",
                 server_header=False,
                 date_header=True,
+                timeout_keep_alive=IDLE_S,
                 timeout_graceful_shutdown=GRACE_S,
             )
         )

@@ -14,6 +14,7 @@ from stepwell.sdk.failure import failure_of
 from stepwell.sdk.queues import Consumer, Queue
 from stepwell.workers import config
 from stepwell.workers.batch import Delivered, MessageBatch
+from stepwell.workers.bindings.calling import paid
 from stepwell.workers.entrypoints import Worker
 
 
@@ -52,6 +53,7 @@ class WorkerConsumer(Consumer):
         """What the handler says of the batch, when all that it left to `waitUntil` is done."""
         raised: list[BaseException] = []
         report = await self._worker.call_queue(given(batch), raised.append)
+        await paid()
         error = failure_of(raised[0]).error if raised else failure_of(RuntimeError("there is no queue handler")).error
         return outcome_of(report, error)
 

@@ -12,6 +12,7 @@ from stepwell.protocol.cron import CLOUDFLARE
 from stepwell.sdk.app import App
 from stepwell.sdk.context import Context
 from stepwell.sdk.options import Trigger
+from stepwell.workers.bindings.calling import paid
 from stepwell.workers.entrypoints import Worker
 from stepwell.workers.part import function_name
 
@@ -37,6 +38,7 @@ def declare(app: App, worker: Worker, crons: tuple[str, ...]) -> None:
             at_ms = told.get("time") or time.time_ns() // 10**6
         raised: list[BaseException] = []
         report = await worker.call_scheduled(str(told.get("cron", "")).removeprefix(CLOUDFLARE), at_ms, raised.append)
+        await paid()
         if report["outcome"] != "ok":
             error = raised[0] if raised else TypeError("there is no scheduled handler")
             raise (TickFailedForGood if report["noRetry"] else TickFailed)(f"{type(error).__name__}: {error}") from error

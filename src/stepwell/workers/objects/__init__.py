@@ -1,0 +1,1 @@
+"""Durable Objects over actors: ids, namespaces, stubs, and inside an object its state, storage and SQL."""
