@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Tests wait for servers more than they reckon: two processes share them.
+PROCESSES ?= 2
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
@@ -60,7 +62,7 @@ check: $(VENV)/.test ## Format, lint, types and import rules
 	$(BIN)/lint-imports
 
 test: check chromium $(COMPAT) ## All tests: what CI runs
-	$(BIN)/pytest -m "not long"
+	$(BIN)/pytest -m "not long" -n $(PROCESSES)
 
 .PHONY: chromium
 chromium:
@@ -69,11 +71,11 @@ chromium:
 		else echo "Chromium is missing, and the page's tests need it: apt-get install chromium"; exit 1; fi; }
 
 long: check chromium $(COMPAT) ## The tests with large counts: seeds, kill rounds, every SDK
-	STEPWELL_SEEDS=2000 STEPWELL_KILL_ROUNDS=200 STEPWELL_COMPAT=all $(BIN)/pytest
+	STEPWELL_SEEDS=2000 STEPWELL_KILL_ROUNDS=200 STEPWELL_COMPAT=all $(BIN)/pytest -n $(PROCESSES)
 
 compat: $(COMPAT) ## Every SDK with every case; writes docs/compatibility.md
 	rm -f $(VENV)/compat.jsonl $(VENV)/compat.*.json
-	-STEPWELL_COMPAT=all STEPWELL_COMPAT_RESULTS=$(VENV)/compat.jsonl $(BIN)/pytest tests/compat
+	-STEPWELL_COMPAT=all STEPWELL_COMPAT_RESULTS=$(VENV)/compat.jsonl $(BIN)/pytest tests/compat -n $(PROCESSES)
 	$(BIN)/python -m tests.compat.table $(VENV)/compat.jsonl
 
 bench: $(VENV)/.test ## Measure, and print a table
