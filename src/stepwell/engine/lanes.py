@@ -344,8 +344,12 @@ class _Take:
     def _pass_on(self, lane: Lane, refusing: str | None) -> None:
         """A lane that was opened and takes nothing hands the opening on: its other keys may have room that others wait for."""
         for key in gating(lane.keys):
-            if key != refusing and may_be_shared(lane.keys, key) and self._admits(key) and self._view.scan("shut_lanes", key, 1):
+            if key != refusing and may_be_shared(lane.keys, key) and self._admits(key) and self._may_have_shut(key):
                 self._taking.set_timer(open_timer(key, self._now_ms))
+
+    def _may_have_shut(self, key: str) -> bool:
+        """Whether the key may have shut a lane: those that were read may be open by now, and the store may have more."""
+        return bool(self._view.scan("shut_lanes", key, 1)) or self._view.more("shut_lanes", key, 1)
 
 
 def limit_timer(run_id: str, limit: Literal["start", "finish"], due_ms: int) -> list[Command | Effect]:

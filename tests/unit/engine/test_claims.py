@@ -7,17 +7,18 @@ import random
 
 import pytest
 
-from stepwell.engine import selection, timers
+from stepwell.engine import lanes, selection, timers
 from stepwell.engine.commands import Call
-from stepwell.engine.inputs import AppSynced, Ask, CallAnswered, Claim, EventsReceived, NodeStarted, TimerDue
+from stepwell.engine.inputs import AppSynced, Ask, CallAnswered, Claim, EventsReceived, NodeStarted, RunCancelled, TimerDue
+from stepwell.engine.invariants import violations
 from stepwell.protocol.calls import Returned
 from stepwell.protocol.events import Event
 from stepwell.protocol.functions import Concurrency, FunctionConfig, Registration, Trigger
 from stepwell.protocol.ids import numbered_ulids
 from stepwell.runtime.heart import Heart
 from stepwell.store.memory import MemoryStore
-from tests.simulation.clock import VirtualClock
-from tests.unit.engine.bench import Bench
+from tests.simulation.clock import VirtualClock, at_once
+from tests.unit.engine.bench import HOLDER, Bench
 
 
 def events(count: int, entropy: bytes) -> EventsReceived:
@@ -105,3 +106,30 @@ def test_more_empty_lanes_than_go_at_once_go_soon(monkeypatch: pytest.MonkeyPatc
         bench.clock.ms = bench.tables.timers.rows["sweep"].due_ms
         assert bench.clock.ms - before_ms == (timers.SWEEP_LANES_MS if len(left) < 3 else timers.SWEEP_MS)
     assert left == [3, 1, 0]
+
+
+def test_an_opening_is_passed_on_though_the_group_has_opened_all_that_it_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call's end opens the first lane of a key, whose run was cancelled, and a claim of the same group finds it empty: the next opens."""
+    for module in (selection, lanes):
+        monkeypatch.setattr(module, "OPEN_AT_ONCE", 1)
+    limits = {"a": 1, "b": 1, "c": 2}
+    bench = Bench(
+        *(
+            FunctionConfig(id=f"a-{n}", name=n, triggers=(Trigger(event=n),), concurrency=(Concurrency(limit=limit, scope="env"),))
+            for n, limit in limits.items()
+        )
+    )
+    bench.send("b")
+    bench.answer(*bench.claim(), answer=Returned(data=b"1"))  # b has been served, so that a's lane is opened first
+    bench.send("c")
+    (out,) = bench.claim()
+    bench.send("a")
+    bench.send("b")
+    assert [item.function_id for item in bench.claim()] == ["a-c"]
+    (run_id,) = [run.id for run in bench.tables.runs if run.function_id == "a-a"]
+    bench.give(RunCancelled(run_id, "somebody"))
+    answered = CallAnswered(out.run_id, out.id, out.fence, Returned(data=b"1"))
+    at_once(bench.heart.handle([answered, Claim(HOLDER, (Ask("a-a", 1),))]))
+    assert violations(bench.tables) == []
+    bench.fire()
+    assert [item.function_id for item in bench.claim()] == ["a-b"]
