@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from stepwell.engine import apps, calls, cancelling, control, endpoints, holders, lanes, metadata, rerun, routing, spans, timers
+from stepwell.engine import apps, calls, cancelling, control, endpoints, holders, lanes, metadata, pausing, rerun, routing, spans, timers
 from stepwell.engine.commands import Command, Effect, Refuse
 from stepwell.engine.flow import changes
 from stepwell.engine.inputs import (
@@ -28,6 +28,7 @@ from stepwell.engine.inputs import (
     MetadataTold,
     NodeStarted,
     RunCancelled,
+    RunHeld,
     RunRerun,
     RunsCancelled,
     SignalSent,
@@ -93,6 +94,8 @@ def select(registry: Registry, input: AnyInput, now_ms: int) -> list[Selection]:
             return holders.select_calls_returned(input)
         case RunCancelled():
             return control.select_cancel(input)
+        case RunHeld():
+            return pausing.select_held(input)
         case RunRerun():
             return rerun.select_rerun(input)
         case MetadataTold():
@@ -194,6 +197,8 @@ def transition(registry: Registry, view: View, input: AnyInput, now_ms: int) -> 
             return holders.on_calls_returned(registry, view, input, now_ms)
         case RunCancelled():
             return control.on_run_cancelled(registry, view, input, now_ms)
+        case RunHeld():
+            return pausing.on_run_held(registry, view, input, now_ms)
         case RunRerun():
             return rerun.on_run_rerun(registry, view, input, now_ms)
         case MetadataTold():

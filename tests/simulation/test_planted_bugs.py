@@ -18,6 +18,7 @@ from stepwell.engine import (
     lanes,
     meeting,
     metadata,
+    pausing,
     registry,
     rerun,
     resume,
@@ -405,6 +406,40 @@ def paused_functions_go_on(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(apps, "reopen", lambda function_id, now_ms: [])
 
 
+def held_runs_are_called(patch: pytest.MonkeyPatch) -> None:
+    """A claim does not ask whether the run is paused."""
+    patch.setattr(lanes, "is_held", lambda run_: False)
+
+
+def resumed_runs_wait_on(patch: pytest.MonkeyPatch) -> None:
+    """What was kept of a paused run stays where it is when the run is resumed."""
+    patch.setattr(pausing, "go_back", lambda registry, view_, run_, now_ms: ([], False))
+
+
+def resumptions_take_one_step(patch: pytest.MonkeyPatch) -> None:
+    """Where more items wait than go back at once, no cursor brings the others."""
+    patch.setattr(pausing, "cursor", lambda run_id, now_ms: [])
+
+
+def resumed_items_are_not_told(patch: pytest.MonkeyPatch) -> None:
+    """Items of a resumed run go back to a lane that is not opened for them."""
+    original = lanes.Lanes.unpark
+
+    def unpark(self: Any, item: Any, lane_id: str) -> None:
+        patch.setattr(lanes.Lanes, "ready", lambda *_: None)
+        original(self, item, lane_id)
+        patch.setattr(lanes.Lanes, "ready", ready)
+
+    ready = lanes.Lanes.ready
+    patch.setattr(lanes.Lanes, "unpark", unpark)
+
+
+def ended_runs_stay_paused(patch: pytest.MonkeyPatch) -> None:
+    """A paused run that is cancelled is paused for ever."""
+    original = ending.EndRun
+    patch.setattr(ending, "EndRun", lambda *how: original(*how, held=msgspec.UNSET))
+
+
 def shared_keys_open_the_small_first(patch: pytest.MonkeyPatch) -> None:
     """Of lanes that a shared key shut, those open first that have no room yet."""
     patch.setattr(
@@ -494,6 +529,11 @@ PLANTS: list[Plant] = [
     runs_keep_their_slot,
     starts_are_counted_again,
     paused_functions_go_on,
+    held_runs_are_called,
+    resumed_runs_wait_on,
+    resumptions_take_one_step,
+    resumed_items_are_not_told,
+    ended_runs_stay_paused,
     shared_keys_open_the_small_first,
     events_meet_nobody,
     meetings_end_with_the_first,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from itertools import combinations
 from typing import Any
 
@@ -24,7 +24,7 @@ SLACK = 0.01
 """For weights that do not divide the engine's whole numbers."""
 
 Waiting = dict[str, Item]
-"""By id: the items that nobody holds."""
+"""By id: the items that nobody holds, but those of paused runs."""
 
 
 class Leads:
@@ -64,9 +64,12 @@ class Turns:
         self._lanes: dict[str, Leads] = defaultdict(Leads)
         self._functions = Leads()
 
-    def judge(self, tables: Tables, registry: Registry) -> None:
-        """In a lane, what continues goes before what starts, and the older before the younger; lanes take turns by their weights."""
-        waiting = {item.id: item for item in tables.items if item.holder is None}
+    def judge(self, tables: Tables, registry: Registry, paused: Container[str]) -> None:
+        """In a lane, what continues goes before what starts, and the older before the younger; lanes take turns by their weights.
+
+        `paused`: runs that this commit has paused or resumed, maybe both, so that they may have missed their turn.
+        """
+        waiting = {item.id: item for item in tables.items if item.holder is None and waits(item, tables, paused)}
         held = {(item.id, item.fence): item for item in tables.items if item.holder is not None}
         taken = [item for key, item in held.items() if key not in self._held]
         wrong = []
@@ -91,6 +94,11 @@ class Turns:
     def new_node(self) -> None:
         """Who has been served is known to the node only that served."""
         self._functions = Leads()
+
+
+def waits(item: Item, tables: Tables, paused: Container[str]) -> bool:
+    """Whether the item's turn may come: its run is not paused, and its resumption, if there was one, has brought it back."""
+    return tables.runs.rows[item.run_id].held is None and item.run_id not in paused and not item.lane_id.startswith("held/")
 
 
 def passed(taken: list[Item], before: Waiting, after: Waiting, registry: Registry, view: View) -> list[str]:

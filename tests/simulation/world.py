@@ -8,7 +8,8 @@ from contextlib import contextmanager
 
 import msgspec
 
-from stepwell.engine import cancelling, holders, lanes, meeting, routing, selection, timers
+from stepwell.engine import cancelling, holders, lanes, meeting, pausing, routing, selection, timers
+from stepwell.engine.calls import CheckpointReply
 from stepwell.engine.commands import Call, RegistryChanged, Reply
 from stepwell.engine.inputs import (
     CHANGES_REGISTRY,
@@ -26,6 +27,7 @@ from stepwell.engine.inputs import (
     MetadataTold,
     NodeStarted,
     RunCancelled,
+    RunHeld,
     RunRerun,
     RunsCancelled,
     SignalSent,
@@ -129,6 +131,7 @@ class World:
             (4, self._tick),
             (1, self._crash),
             (1, self._cancel),
+            (2, self._hold),
             (1, self._rerun),
             (1, self._poison),
             (1, self._jump),
@@ -154,6 +157,7 @@ class World:
         self.narrow = False
         self._crash()
         self.inbox += [FunctionHeld(function_id, "running") for function_id in self.heart.registry.functions]
+        self.inbox += [RunHeld(run.id, False) for run in self.tables.runs if run.ended_ms is None]
         self.endpoints.settle()
         for _ in range(SETTLE_MAX):
             while self.inbox:
@@ -215,22 +219,26 @@ class World:
             beat = at_once(self.heart.handle(group))
         except StoreUnavailable:
             self.inbox = [known(input) for input in group] + self.inbox
-            self._judge()
+            self._judge(group)
             return
-        self._judge()
+        self._judge(group)
         self.inbox = group[len(beat.decided) :] + self.inbox
         for input, decided in zip(group, beat.decided, strict=False):
             self._publish(input, decided)
 
-    def _judge(self) -> None:
+    def _judge(self, group: list[AnyInput]) -> None:
         judge_commit(self.tables, self.moves, self.meetings, self.counted, self.heart.registry, self.clock.ms)
         self.flow.judge(self.tables, self.heart.registry)
-        self.turns.judge(self.tables, self.heart.registry)
+        self.turns.judge(self.tables, self.heart.registry, {input.run_id for input in group if isinstance(input, RunHeld)})
 
     def _publish(self, input: AnyInput, decided: Decided) -> None:
         """What the node does with a committed decision."""
         poisoned = isinstance(input, CallAnswered) and input.answer is None
-        if decided.error is not None and not poisoned and not isinstance(input, RunCancelled | RunRerun | SyncRunBegun | SyncStepsTold):
+        if (
+            decided.error is not None
+            and not poisoned
+            and not isinstance(input, RunCancelled | RunHeld | RunRerun | SyncRunBegun | SyncStepsTold)
+        ):
             raise Broken(f"{input} raised") from decided.error
         self.endpoints.heard(input, decided, self.tables)
         if isinstance(input, Claim) and self.narrow:
@@ -241,6 +249,8 @@ class World:
             self.accepted.update((event.internal_id, event) for event in input.events)
         for effect in decided.effects:
             if isinstance(effect, Call):
+                if effect.run.held is not None:
+                    raise Broken(f"run {effect.run.id} is paused, and is called by {effect.item}")
                 memo = {step.id: step.memo for step in self.tables.steps.find("run", effect.run.id) if step.memo is not None}
                 asked_again = [key for key in self.acknowledged if key[0] == effect.run.id and key[1] not in memo]
                 if asked_again:
@@ -249,17 +259,17 @@ class World:
             elif isinstance(effect, RegistryChanged):
                 at_once(self.heart.reload())
             elif isinstance(effect, Reply) and isinstance(input, StepsCheckpointed):
-                self._acknowledge(input.checkpoint, effect.value.accepted)
+                self._acknowledge(input.checkpoint, effect.value)
 
-    def _acknowledge(self, checkpoint: Checkpoint, accepted: bool) -> None:
-        """The call goes on with its steps saved, or ends unheard, since it was superseded."""
-        memos = saves(checkpoint.ops)
+    def _acknowledge(self, checkpoint: Checkpoint, reply: CheckpointReply) -> None:
+        """The call goes on with its steps saved, ends with them, since its run is paused, or ends unheard, since it was superseded."""
+        memos, accepted = saves(checkpoint.ops), reply.accepted
         if accepted:
             memos = self.endpoints.first_saved(checkpoint.run_id, memos, self.tables)
         if accepted:
             self.acknowledged.update(((checkpoint.run_id, step_id), memo) for step_id, memo in memos.items())
         for flight in [flight for flight in self.out if (flight.item.id, flight.item.fence) == (checkpoint.item_id, checkpoint.fence)]:
-            flight.asking, flight.unheard = False, ()
+            flight.asking, flight.unheard = False, checkpoint.ops if reply.held else ()
             if accepted:
                 flight.memo.update(memos)
             else:
@@ -380,6 +390,14 @@ class World:
         if runs:
             self.inbox.append(RunCancelled(str(self.chance.choice(runs)), "chance"))
 
+    def _hold(self) -> None:
+        """Somebody pauses a run, ended or not, or resumes it; by a request that is tried twice now and then."""
+        live = sorted(run.id for run in self.tables.runs if run.ended_ms is None) or sorted(map(str, self.tables.runs.rows))
+        if live:
+            run_id = self.chance.choice(live)
+            held = RunHeld(run_id, self.chance.random() < 0.5, "chance")
+            self.inbox += [held] * self.chance.randint(1, 2)
+
     def _rerun(self) -> None:
         runs = sorted(self.tables.runs.rows)
         if runs and len(runs) < 20:
@@ -495,6 +513,8 @@ SMALL = (
     (selection, "MEET_BY_CURSOR", 1),
     (meeting, "MEET_BY_CURSOR", 1),
     (cancelling, "CANCEL_BY_CURSOR", 2),
+    (selection, "RESUME_AT_ONCE", 1),
+    (pausing, "RESUME_AT_ONCE", 1),
     (selection, "SWEEP_AT_ONCE", 1),
     (timers, "SWEEP_AT_ONCE", 1),
 )

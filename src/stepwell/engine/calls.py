@@ -14,7 +14,7 @@ from stepwell.engine.commands import Command, Delete, Effect, Put, Refuse, Reply
 from stepwell.engine.decision import Decision
 from stepwell.engine.ending import settle
 from stepwell.engine.inputs import CallAnswered, StepsCheckpointed
-from stepwell.engine.lanes import Lanes
+from stepwell.engine.lanes import Lanes, is_held
 from stepwell.engine.mail import select_kept
 from stepwell.engine.metadata import notes_of_ops, select_notes_of_ops
 from stepwell.engine.model import Item, RunStatus
@@ -41,10 +41,14 @@ COMPLETE_ID = step_hash("complete")
 
 
 class CheckpointReply(msgspec.Struct, frozen=True):
-    """The reply to `StepsCheckpointed`: taken; or not, since a later lease superseded the call, or else since its run has `ended`."""
+    """The reply to `StepsCheckpointed`: taken; or not, since a later lease superseded the call, or else since its run has `ended`.
+
+    `held`: the steps are saved, and the call is to end with them, since its run is paused. Its answer tells them once more.
+    """
 
     accepted: bool
     ended: bool = False
+    held: bool = False
 
 
 def select_call(answered: CallAnswered) -> list[Selection]:
@@ -283,4 +287,4 @@ def on_steps_checkpointed(registry: Registry, view: View, checkpointed: StepsChe
     over = advance.over_limit()
     if over is not None:
         return [*settle(decision), Refuse(ProtocolError(msgspec.json.decode(over)["message"], 413))]
-    return [*settle(decision), Reply(CheckpointReply(accepted=True))]
+    return [*settle(decision), Reply(CheckpointReply(accepted=True, held=is_held(run)))]

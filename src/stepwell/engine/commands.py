@@ -109,6 +109,15 @@ class EndRun(Edit, frozen=True):
     ended_ms: int
     calls: int = 0
     waits: int = 0
+    held: str | None = None
+
+
+class SetHeld(Edit, frozen=True):
+    """A run is paused, by whom, or goes on."""
+
+    table = "runs"
+    run_id: str
+    held: str | None
 
 
 class TryStep(Edit, frozen=True):
@@ -191,6 +200,14 @@ class ReturnItem(Edit, frozen=True):
     holder: str | None
     fence: int
     losses: int
+
+
+class MoveItem(Edit, frozen=True):
+    """An item waits in another lane: its run was paused, or goes on."""
+
+    table = "items"
+    item_id: str
+    lane_id: str
 
 
 class ResetItem(Edit, frozen=True):

@@ -148,6 +148,14 @@ class RunCancelled(Input, frozen=True):
     reason: str
 
 
+class RunHeld(Input, frozen=True):
+    """Somebody (`by`) wants a run to pause, or to go on."""
+
+    run_id: str
+    held: bool
+    by: str = ""
+
+
 class FromStep(msgspec.Struct, frozen=True):
     """Where a rerun begins: at a step of the run, with what finished before it (`kept`, which does not change any more).
 
@@ -249,6 +257,7 @@ AnyInput = (
     | SyncStepsTold
     | TimerDue
     | RunCancelled
+    | RunHeld
     | RunRerun
     | MetadataTold
     | SpansTold

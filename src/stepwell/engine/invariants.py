@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 from stepwell.engine.defers import DEFERS_MAX
 from stepwell.engine.ending import LIFECYCLE_NAMES
-from stepwell.engine.flow.keys import DRAIN, THROTTLE, of_calls, of_runs
+from stepwell.engine.flow.keys import DRAIN, HELD, THROTTLE, held_lane, of_calls, of_runs
 from stepwell.engine.flow.scheduling import batch_run_id
 from stepwell.engine.flow.singleton import SINGLETON
 from stepwell.engine.mail import NAMESPACE
@@ -100,9 +100,9 @@ def groups_can_join(tables: Tables) -> Iterator[str]:
 
 
 def lanes_lead_to_items(tables: Tables) -> Iterator[str]:
-    """An item with keys that nobody holds is in a lane that is ready or shut; a lane is shut by one of its keys."""
+    """An item with keys that nobody holds is in a lane that is ready or shut, or its run is paused; a lane is shut by one of its keys."""
     for item in tables.items:
-        if item.holder is None and item.keys:
+        if item.holder is None and item.keys and not item.lane_id.startswith(HELD):
             lane = tables.lanes.rows.get(item.lane_id)
             if lane is None or lane.state is LaneState.EMPTY:
                 yield f"item {item.id} waits in a lane that is {'missing' if lane is None else 'empty'}"
@@ -127,6 +127,18 @@ def shut_lanes_will_open(tables: Tables) -> Iterator[str]:
                 yield f"lane {lane.id} is shut by {key}, which nobody holds"
 
 
+def pauses_end(tables: Tables) -> Iterator[str]:
+    """An item that is kept out of the way is not out, and its run is paused, or a cursor brings it back; an ended run is not paused."""
+    for item in tables.items:
+        if item.lane_id.startswith(HELD):
+            run = tables.runs.rows.get(item.run_id)
+            if item.holder is not None or run is None or (run.held is None and f"resume/{run.id}" not in tables.timers.rows):
+                yield f"item {item.id} is kept back (held by {item.holder}), and nothing will bring it back"
+    for run in tables.runs:
+        if run.ended_ms is not None and run.held is not None:
+            yield f"run {run.id} is {run.status}, and paused by {run.held}"
+
+
 def leases_have_holders(tables: Tables) -> Iterator[str]:
     """A leased item has a fence, and its holder is a known epoch or one whose cursor brings the item back."""
     for item in tables.items:
@@ -137,10 +149,11 @@ def leases_have_holders(tables: Tables) -> Iterator[str]:
 
 
 def items_belong_to_runs(tables: Tables) -> Iterator[str]:
-    """An item is in the lane of its run, and is not carried by a timer at the same time."""
+    """An item is in the lane of its run, or in that of its pause, and is not carried by a timer at the same time."""
     for item in tables.items:
         run = tables.runs.rows.get(item.run_id)
-        if run is None or (run.function_id, run.lane_id, run.keys) != (item.function_id, item.lane_id, item.keys):
+        lane = item.lane_id if run is None or item.lane_id != held_lane(run.id) else run.lane_id
+        if run is None or (run.function_id, run.lane_id, run.keys) != (item.function_id, lane, item.keys):
             yield f"item {item.id} has another lane than its run"
         if f"item/{item.id}" in tables.timers.rows:
             yield f"item {item.id} is there, and a timer will put it in again"
@@ -375,6 +388,7 @@ STATE: tuple[Callable[[Tables], Iterator[str]], ...] = (
     groups_can_join,
     lanes_lead_to_items,
     shut_lanes_will_open,
+    pauses_end,
     leases_have_holders,
     items_belong_to_runs,
     timers_have_subjects,

@@ -18,6 +18,7 @@ from stepwell.engine.commands import (
     Command,
     Effect,
     HoldItem,
+    MoveItem,
     Put,
     Release,
     Reply,
@@ -30,9 +31,9 @@ from stepwell.engine.commands import (
 )
 from stepwell.engine.digests import digest
 from stepwell.engine.flow.gates import Rules
-from stepwell.engine.flow.keys import DRAIN, THROTTLE, gates_starts_only, gating, of_calls, of_runs, of_throttles, weight_of
+from stepwell.engine.flow.keys import DRAIN, THROTTLE, gates_starts_only, gating, held_lane, of_calls, of_runs, of_throttles, weight_of
 from stepwell.engine.inputs import Ask, Claim, Claimed
-from stepwell.engine.model import Item, Lane, LaneState, Rate, RunStatus, Timer, TimerKind
+from stepwell.engine.model import Item, Lane, LaneState, Rate, Run, RunStatus, Timer, TimerKind
 from stepwell.engine.registry import Function, Registry
 from stepwell.engine.selection import CLAIM_OF_LANE, CLAIM_OF_MANY, CLAIM_OF_ONE, OPEN_AT_ONCE, RELATIONS, may_be_shared
 from stepwell.engine.view import Scan, Select, Selection, View
@@ -74,6 +75,11 @@ class Lanes:
         elif lane.shut_by is not None and not item.starts and gates_starts_only(lane.shut_by):
             # Shut for runs that have not begun: one that has goes on.
             self._lanes[item.lane_id] = msgspec.structs.replace(lane, state=LaneState.READY, shut_by=None, shut_at=0)
+
+    def unpark(self, item: Item, lane_id: str) -> None:
+        """An item of a run that was paused is in its lane again, at the place that it had."""
+        self._commands.append(MoveItem(item.id, lane_id))
+        self.ready(msgspec.structs.replace(item, lane_id=lane_id))
 
     def give_back(self, item: Item) -> None:
         """A lease is over: its slots are free, and lanes that waited for them open."""
@@ -231,7 +237,11 @@ class _Take:
         for item in items:
             if item.starts and self._function.row.draining:
                 return  # what continues stands before what starts
-            self._lease(item)
+            run = self._run_of(item)
+            if is_held(run):
+                self._park(item)
+            else:
+                self._lease(item, run)
         self.more = self._view.more("lane_items", ask.function_id, ask.room)
 
     def keyed_lanes(self, ask: Ask) -> None:
@@ -246,6 +256,7 @@ class _Take:
         heapq.heapify(heap)
         ahead: dict[str, Item | None] = {lane_id: next(queue, None) for lane_id, queue in queues.items()}
         tags = {lane.id: lane.tag for lane in lanes}
+        parked: set[str] = set()
         virtual = before = self._view.virtual_time(ask.function_id)
         self.more = self.more or self._view.more("ready_lanes", ask.function_id, ask.room)
         unread: list[Selection] = []
@@ -258,6 +269,8 @@ class _Take:
                     full = next((key for key in of_calls(lane.keys) if not self._admits(key)), None)
                     if full is not None:
                         self._shut(lane, full, tags[lane_id])
+                        if lane_id in parked:
+                            self._pass_on(lane, full)  # it may have taken nothing
                     else:
                         self.more = True
                         self._moved(lane, tags[lane_id])
@@ -270,6 +283,13 @@ class _Take:
                 self.more = True
                 self._moved(lane, tags[lane_id])
                 continue
+            run = self._run_of(item)
+            if is_held(run):
+                self._park(item)
+                parked.add(lane_id)
+                ahead[lane_id] = next(queues[lane_id], None)
+                heapq.heappush(heap, (tag, lane_id, lane))
+                continue
             refusing = self._refusing(item)
             if refusing is not None:
                 self._shut(lane, refusing, tags[lane_id])
@@ -279,7 +299,7 @@ class _Take:
                 self._pass_on(lane, refusing)
                 continue
             passed = len(unread)
-            self._lease(item)
+            self._lease(item, run)
             virtual = max(virtual, tag)
             tags[lane_id] = tag + STRIDE // weight_of(lane.keys)
             ahead[lane_id] = next(queues[lane_id], None)
@@ -306,9 +326,16 @@ class _Take:
         throttle = rules.throttle_of(key)
         return throttle is None or throttle.room(taking.rate(key), self._now_ms) > 0
 
-    def _lease(self, item: Item) -> None:
+    def _run_of(self, item: Item) -> Run:
         run = self._view.run(item.run_id)
         assert run is not None and run.ended_ms is None, f"item {item.id} waits in a lane, but its run has ended"
+        return run
+
+    def _park(self, item: Item) -> None:
+        """An item of a paused run gets out of the way of others. It is found here, since nobody looks for it at the pause."""
+        self.commands.append(MoveItem(item.id, held_lane(item.run_id)))
+
+    def _lease(self, item: Item, run: Run) -> None:
         for key in of_calls(item.keys):
             self._taking.charge(key)
         if item.starts:
@@ -350,6 +377,11 @@ class _Take:
     def _may_have_shut(self, key: str) -> bool:
         """Whether the key may have shut a lane: those that were read may be open by now, and the store may have more."""
         return bool(self._view.scan("shut_lanes", key, 1)) or self._view.more("shut_lanes", key, 1)
+
+
+def is_held(run: Run) -> bool:
+    """Whether the run is paused."""
+    return run.held is not None
 
 
 def limit_timer(run_id: str, limit: Literal["start", "finish"], due_ms: int) -> list[Command | Effect]:

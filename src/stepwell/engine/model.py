@@ -72,6 +72,7 @@ class TimerKind(enum.StrEnum):
     HOLD = "hold"  # an open batch or debounce has waited long enough
     ADMIT = "admit"  # a throttle admits its next start
     REOPEN = "reopen"  # a function's shut lanes are opened, since its settings have changed (a durable cursor)
+    RESUME = "resume"  # the items of a run that was paused go back to its lane (a durable cursor)
     SWEEP = "sweep"  # what has expired is taken away (a durable cursor, again and again)
     QUEUE = "queue"  # a queue's messages may have become a batch
     EXPIRY = "expiry"  # a queue's oldest messages have been kept long enough (a durable cursor)
@@ -161,7 +162,7 @@ class Run(Row, frozen=True, kw_only=True):
     `calls` counts the run's items (ready, leased or backing off), `waits` its sleeping and waiting steps: a live run has at least one
     of them. `origin` names what it was made from, by its cause: a run (rerun, lifecycle), an invoking run and step, a cron line.
     `guarded`: it has limit timers, cancel rules or a singleton's name, which go with it.
-    `defers` counts what it wants to have run after its end.
+    `defers` counts what it wants to have run after its end. `held` says who has paused it, where somebody has: it is not called then.
     `pending` holds the step ids of the open parallel group, `pending_key` the id of the discovery that joins it (§4.6).
     """
 
@@ -192,6 +193,7 @@ class Run(Row, frozen=True, kw_only=True):
     reason: str | None = None
     guarded: bool = False
     defers: int = 0
+    held: str | None = None
 
 
 class Step(Row, frozen=True, kw_only=True):
@@ -250,7 +252,10 @@ class Attempt(Row, frozen=True, kw_only=True):
 
 
 class Item(Row, frozen=True, kw_only=True):
-    """A unit of ready work: call this run, or this step of it. Leased while `holder` is set; `fence` counts the leases."""
+    """A unit of ready work: call this run, or this step of it. Leased while `holder` is set; `fence` counts the leases.
+
+    `lane_id` is its run's, or the lane in which the items of a paused run wait (`flow.keys.held_lane`).
+    """
 
     id: str
     run_id: str

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from stepwell.engine.flow.keys import THROTTLE, gating, of_calls, of_runs, of_throttles
+from stepwell.engine.flow.keys import THROTTLE, gating, held_lane, of_calls, of_runs, of_throttles
 from stepwell.engine.model import Item, Key, Lane, Name, Row, Run, Timer, TimerKind, Wait
 from stepwell.engine.model_actors import Actor
 from stepwell.engine.model_primitives import Delivery, places_of
@@ -36,6 +36,9 @@ MEET_BY_CURSOR = 100
 
 CANCEL_BY_CURSOR = 100
 """Runs that one step of a bulk cancellation looks at."""
+
+RESUME_AT_ONCE = 100
+"""Items of a run that was paused, that go back to its lane at once."""
 
 SWEEP_AT_ONCE = 500
 """Rows of each kind that one step of the sweep takes away."""
@@ -141,6 +144,9 @@ def timer_subject(timer: Timer) -> Iterable[Selection]:
             yield Scan("function_lanes", behind(timer.ref, timer.after), OPEN_BY_CURSOR)
         case TimerKind.CANCEL:
             yield Select("cancellations", timer.ref)
+        case TimerKind.RESUME:
+            yield Select("runs", timer.ref, ("lane",))
+            yield Scan("lane_items", held_lane(timer.ref), RESUME_AT_ONCE)
         case TimerKind.ITEM | TimerKind.LIMIT | TimerKind.SWEEP:
             pass
         case TimerKind.EXPIRY | TimerKind.PURGE:

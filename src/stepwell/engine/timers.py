@@ -17,6 +17,7 @@ from stepwell.engine.inputs import TimerDue
 from stepwell.engine.lanes import Lanes
 from stepwell.engine.meeting import on_meet
 from stepwell.engine.model import Lane, RunStatus, Timer, TimerKind
+from stepwell.engine.pausing import on_resume
 from stepwell.engine.registry import Registry
 from stepwell.engine.resume import op_of, resume
 from stepwell.engine.routing import on_route
@@ -64,6 +65,8 @@ def on_timer_due(registry: Registry, view: View, due: TimerDue, now_ms: int) -> 
             return on_admit(registry, view, timer, now_ms)
         case TimerKind.REOPEN:
             return on_reopen(registry, view, timer, now_ms)
+        case TimerKind.RESUME:
+            return on_resume(registry, view, timer, now_ms)
         case TimerKind.HOLD:
             return on_hold_due(registry, view, timer, now_ms)
         case TimerKind.SWEEP:

@@ -156,7 +156,7 @@ class Reader(Protocol):
         ...
 
     async def functions_with_work(self) -> tuple[str, ...]:
-        """The functions that have items nobody holds."""
+        """The functions that have items nobody holds, those of paused runs aside."""
         ...
 
     async def run(self, run_id: str) -> Run | None:

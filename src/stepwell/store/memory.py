@@ -6,11 +6,12 @@ changes in at once. Nothing survives the process.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 
 from msgspec.structs import replace
 
+from stepwell.engine.flow.keys import HELD
 from stepwell.engine.model import (
     AppRow,
     Attempt,
@@ -172,8 +173,8 @@ class _Reader:
         return tuple((item.id, item.fence) for item in self._tables.holder_items(holder))
 
     async def functions_with_work(self) -> tuple[str, ...]:
-        """The functions that have items nobody holds."""
-        return tuple(sorted({item.function_id for item in self._tables.items if item.holder is None}))
+        """The functions that have items nobody holds, those of paused runs aside."""
+        return tuple(sorted({item.function_id for item in self._waiting()}))
 
     async def run(self, run_id: str) -> Run | None:
         """A run."""
@@ -220,10 +221,13 @@ class _Reader:
     async def queue_depths(self, limit: int) -> tuple[QueueDepth, ...]:
         """How much waits for each function."""
         waiting: dict[str, list[int]] = {}
-        for item in self._tables.items:
-            if item.holder is None:
-                waiting.setdefault(item.function_id, []).append(item.order_ms)
+        for item in self._waiting():
+            waiting.setdefault(item.function_id, []).append(item.order_ms)
         return tuple(QueueDepth(function_id, min(len(times), limit), min(times)) for function_id, times in sorted(waiting.items()))
+
+    def _waiting(self) -> Iterator[Item]:
+        """Items that nobody holds, but those of paused runs."""
+        return (item for item in self._tables.items if item.holder is None and not item.lane_id.startswith(HELD))
 
     async def defers_of(self, run_id: str) -> tuple[Defer, ...]:
         """What a run wants to have run after its end."""

@@ -17,7 +17,7 @@ from stepwell.errors import EvaluationError
 KEY_CHARS_MAX = 256
 """Characters of a key's value that stand in an id; a longer one is hashed."""
 
-RUN, THROTTLE, WEIGHT, DRAIN = "run/", "throttle/", "weight/", "drain/"
+RUN, THROTTLE, WEIGHT, DRAIN, HELD = "run/", "throttle/", "weight/", "drain/", "held/"
 WEIGHT_MAX = 100
 
 
@@ -43,6 +43,11 @@ def of_value(prefix: str, value: Any) -> str:
 def of_event(prefix: str, key: Expression | None, event: Mapping[str, Any], now_ms: int) -> str:
     """The id that an event has under a prefix; a setting without a key has one only."""
     return prefix if key is None else of_value(prefix, evaluated(key, event, now_ms))
+
+
+def held_lane(run_id: str) -> str:
+    """The lane in which the items of a paused run wait. It has no row, and no claim looks into it."""
+    return HELD + run_id
 
 
 def gates_starts_only(key: str) -> bool:

@@ -20,9 +20,10 @@ from stepwell.protocol.durations import format_date
 class Why(msgspec.Struct, frozen=True, kw_only=True):
     """What a run waits for.
 
-    `gate`: `ended`, `running`, `paused`, `draining`, `concurrency`, `run concurrency`, `throttle`, `turn` (nothing but others before
-    it), `backoff`, `delay`, `sleep`, `event`, `signal`, `invoke`. `position` counts the items before it in its lane; `earliest_ms` is
-    exact for throttles and timers, and `None` where it depends on how long others take. `holders` are runs that hold the key.
+    `gate`: `ended`, `running`, `paused` (the run itself, or its function), `draining`, `concurrency`, `run concurrency`, `throttle`, `turn`
+    (nothing but others before it), `backoff`, `delay`, `sleep`, `event`, `signal`, `invoke`. `position` counts the items before it in its
+    lane; `earliest_ms` is exact for throttles and timers, and `None` where it depends on how long others take. `holders` are runs that
+    hold the key.
     """
 
     run_id: str
@@ -55,13 +56,25 @@ def explain(facts: Facts, view: View, now_ms: int) -> Why:
         reason = f": {run.reason}" if run.reason else ""
         return Why(run_id=run.id, gate="ended", sentence=f"The run has ended ({run.status}{reason}).")
     waiting = sorted((item for item in facts.items if item.holder is None), key=lambda item: (item.starts, item.order_ms, item.id))
+    out = [item for item in facts.items if item.holder is not None]
+    if run.held is not None:
+        return of_pause(run, run.held, out, of_timer(facts, now_ms) if not facts.items else None, now_ms)
     if waiting:
         return of_item(facts, view, waiting[0], now_ms)
-    out = [item for item in facts.items if item.holder is not None]
     if out:
         since = format_date(out[0].leased_ms or now_ms)
         return Why(run_id=run.id, gate="running", sentence=f"It is not waiting: a call has been out since {since}.")
     return of_timer(facts, now_ms)
+
+
+def of_pause(run: Run, by: str, out: Sequence[Item], waits: Why | None, now_ms: int) -> Why:
+    """A paused run: what is out ends first; what it sleeps or waits for ends all the same, and calls it after its resumption."""
+    sentence = f"The run is paused by {by}."
+    if out:
+        sentence += f" A call that has been out since {format_date(out[0].leased_ms or now_ms)} ends first."
+    if waits is not None:
+        sentence += f" {waits.sentence}"
+    return Why(run_id=run.id, gate="paused", sentence=sentence)
 
 
 def of_item(facts: Facts, view: View, item: Item, now_ms: int) -> Why:

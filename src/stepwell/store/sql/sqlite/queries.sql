@@ -50,14 +50,14 @@ ORDER BY id;
 -- name: run
 -- A run.
 SELECT id, function_id, function_version, app_name, event_ids, status, cause, origin, lane_id, keys, order_ms, created_ms, started_ms,
-    ended_ms, request_version, force_plan, pending, pending_key, steps, finished, state_bytes, calls, waits, output, reason, guarded, defers
+    ended_ms, request_version, force_plan, pending, pending_key, steps, finished, state_bytes, calls, waits, output, reason, guarded, defers, held
 FROM runs
 WHERE id = :id;
 
 -- name: runs
 -- Runs, newest first.
 SELECT id, function_id, function_version, app_name, event_ids, status, cause, origin, lane_id, keys, order_ms, created_ms, started_ms,
-    ended_ms, request_version, force_plan, pending, pending_key, steps, finished, state_bytes, calls, waits, output, reason, guarded, defers
+    ended_ms, request_version, force_plan, pending, pending_key, steps, finished, state_bytes, calls, waits, output, reason, guarded, defers, held
 FROM runs
 WHERE id < coalesce(:cursor, 'a')
   AND (:status IS NULL OR status = :status)
@@ -67,7 +67,7 @@ LIMIT :limit;
 -- name: runs_of_function
 -- Runs of one function, newest first.
 SELECT id, function_id, function_version, app_name, event_ids, status, cause, origin, lane_id, keys, order_ms, created_ms, started_ms,
-    ended_ms, request_version, force_plan, pending, pending_key, steps, finished, state_bytes, calls, waits, output, reason, guarded, defers
+    ended_ms, request_version, force_plan, pending, pending_key, steps, finished, state_bytes, calls, waits, output, reason, guarded, defers, held
 FROM runs
 WHERE function_id = :function_id
   AND id < coalesce(:cursor, 'a')
@@ -78,7 +78,7 @@ LIMIT :limit;
 -- name: runs_unhappy
 -- Failed or cancelled runs, newest first, by their own index.
 SELECT id, function_id, function_version, app_name, event_ids, status, cause, origin, lane_id, keys, order_ms, created_ms, started_ms,
-    ended_ms, request_version, force_plan, pending, pending_key, steps, finished, state_bytes, calls, waits, output, reason, guarded, defers
+    ended_ms, request_version, force_plan, pending, pending_key, steps, finished, state_bytes, calls, waits, output, reason, guarded, defers, held
 FROM runs INDEXED BY runs_unhappy
 WHERE status = :status
   AND status IN ('failed', 'cancelled')
@@ -89,7 +89,7 @@ LIMIT :limit;
 -- name: runs_of_event
 -- The runs that an event started, alone or with others.
 SELECT id, function_id, function_version, app_name, event_ids, status, cause, origin, lane_id, keys, order_ms, created_ms, started_ms,
-    ended_ms, request_version, force_plan, pending, pending_key, steps, finished, state_bytes, calls, waits, output, reason, guarded, defers
+    ended_ms, request_version, force_plan, pending, pending_key, steps, finished, state_bytes, calls, waits, output, reason, guarded, defers, held
 FROM runs
 WHERE first_event_id = :event_id
    OR id IN (SELECT run_id FROM members WHERE event_id = :event_id)
@@ -99,7 +99,7 @@ LIMIT :limit;
 -- name: runs_by_id
 -- Runs by their ids.
 SELECT id, function_id, function_version, app_name, event_ids, status, cause, origin, lane_id, keys, order_ms, created_ms, started_ms,
-    ended_ms, request_version, force_plan, pending, pending_key, steps, finished, state_bytes, calls, waits, output, reason, guarded, defers
+    ended_ms, request_version, force_plan, pending, pending_key, steps, finished, state_bytes, calls, waits, output, reason, guarded, defers, held
 FROM runs
 WHERE id IN (SELECT value FROM json_each(:keys));
 
@@ -148,7 +148,7 @@ LIMIT :limit;
 -- name: begun_runs
 -- A function's runs that have begun and not ended.
 SELECT id, function_id, function_version, app_name, event_ids, status, cause, origin, lane_id, keys, order_ms, created_ms, started_ms,
-    ended_ms, request_version, force_plan, pending, pending_key, steps, finished, state_bytes, calls, waits, output, reason, guarded, defers
+    ended_ms, request_version, force_plan, pending, pending_key, steps, finished, state_bytes, calls, waits, output, reason, guarded, defers, held
 FROM runs
 WHERE function_id = :function_id
   AND ended_ms IS NULL

@@ -113,10 +113,10 @@ WHERE id IN (SELECT value FROM json_each(:keys));
 
 -- name: insert_runs
 -- New runs.
-INSERT INTO runs (id, function_id, function_version, app_name, event_ids, status, cause, origin, lane_id, keys, order_ms, created_ms, started_ms, ended_ms, request_version, force_plan, pending, pending_key, steps, finished, state_bytes, calls, waits, output, reason, guarded, defers)
+INSERT INTO runs (id, function_id, function_version, app_name, event_ids, status, cause, origin, lane_id, keys, order_ms, created_ms, started_ms, ended_ms, request_version, force_plan, pending, pending_key, steps, finished, state_bytes, calls, waits, output, reason, guarded, defers, held)
 VALUES :rows;
 
--- name: update_runs (id, status, started_ms, ended_ms, request_version, force_plan, pending, pending_key, steps, finished, state_bytes, calls, waits, output, reason, defers)
+-- name: update_runs (id, status, started_ms, ended_ms, request_version, force_plan, pending, pending_key, steps, finished, state_bytes, calls, waits, output, reason, defers, held)
 -- What may change of runs.
 UPDATE runs
 SET status = changed.column2,
@@ -133,7 +133,8 @@ SET status = changed.column2,
     waits = changed.column13,
     output = changed.column14,
     reason = changed.column15,
-    defers = changed.column16
+    defers = changed.column16,
+    held = changed.column17
 FROM (VALUES :rows) AS changed
 WHERE runs.id = changed.column1;
 
@@ -144,7 +145,7 @@ WHERE id IN (SELECT value FROM json_each(:keys));
 
 -- name: select_runs
 -- Runs by key.
-SELECT id, function_id, function_version, app_name, event_ids, status, cause, origin, lane_id, keys, order_ms, created_ms, started_ms, ended_ms, request_version, force_plan, pending, pending_key, steps, finished, state_bytes, calls, waits, output, reason, guarded, defers
+SELECT id, function_id, function_version, app_name, event_ids, status, cause, origin, lane_id, keys, order_ms, created_ms, started_ms, ended_ms, request_version, force_plan, pending, pending_key, steps, finished, state_bytes, calls, waits, output, reason, guarded, defers, held
 FROM runs
 WHERE id IN (SELECT value FROM json_each(:keys));
 
@@ -199,7 +200,7 @@ WHERE id IN (SELECT value FROM json_each(:keys));
 INSERT INTO items (id, run_id, function_id, lane_id, keys, starts, order_ms, step_id, attempt, fence, losses, holder, leased_ms)
 VALUES :rows;
 
--- name: update_items (id, attempt, fence, losses, holder, leased_ms, starts)
+-- name: update_items (id, attempt, fence, losses, holder, leased_ms, starts, lane_id)
 -- What may change of items.
 UPDATE items
 SET attempt = changed.column2,
@@ -207,7 +208,8 @@ SET attempt = changed.column2,
     losses = changed.column4,
     holder = changed.column5,
     leased_ms = changed.column6,
-    starts = changed.column7
+    starts = changed.column7,
+    lane_id = changed.column8
 FROM (VALUES :rows) AS changed
 WHERE items.id = changed.column1;
 

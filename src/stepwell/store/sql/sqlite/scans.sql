@@ -106,7 +106,7 @@ LIMIT :limit;
 
 -- name: live_runs
 -- A function's runs that have not ended, behind an id.
-SELECT id, function_id, function_version, app_name, event_ids, status, cause, origin, lane_id, keys, order_ms, created_ms, started_ms, ended_ms, request_version, force_plan, pending, pending_key, steps, finished, state_bytes, calls, waits, output, reason, guarded, defers
+SELECT id, function_id, function_version, app_name, event_ids, status, cause, origin, lane_id, keys, order_ms, created_ms, started_ms, ended_ms, request_version, force_plan, pending, pending_key, steps, finished, state_bytes, calls, waits, output, reason, guarded, defers, held
 FROM runs
 WHERE function_id = substr(:value, 1, instr(:value, char(10)) - 1)
   AND id > substr(:value, instr(:value, char(10)) + 1)
