@@ -16,6 +16,7 @@ Exception
     │   └── StaleFence        the file was claimed by somebody newer
     ├── SqlError              a statement of yours failed; nothing of its transaction is stored
     ├── CallError             user code could not be reached, or answered nonsense
+    │   └── RunPaused         a checkpoint's steps are saved, and its call is to end with them
     ├── NonRetriableError     raised by user code: do not try again
     ├── RetryAfterError       raised by user code: try again after a while
     ├── StepError             a step failed for good; user code may catch it
@@ -107,6 +108,10 @@ class CallError(Error):
     def __init__(self, message: str, code: str = "http_unreachable") -> None:
         super().__init__(message)
         self.code = code
+
+
+class RunPaused(CallError):
+    """The steps of a checkpoint are saved, and its call is to end with them, since somebody has paused the run."""
 
 
 class NonRetriableError(Error):

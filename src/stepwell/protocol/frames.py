@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 import msgspec
 
-from stepwell.errors import Error, ProtocolError, Superseded
+from stepwell.errors import Error, ProtocolError, RunPaused, Superseded
 from stepwell.protocol.actors import ActorKind, FromActors, ToActors
 from stepwell.protocol.calls import Answer, CallRequest, Checkpoint
 from stepwell.protocol.codec import Json
@@ -18,13 +18,16 @@ from stepwell.protocol.codec import Json
 SUPERSEDED_STATUS = 409
 """The status of a refusal that says that the call's lease is over (§5.12)."""
 
+PAUSED_STATUS = 423
+"""The status that says that a checkpoint's steps are saved, and that its call is to end with them."""
+
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
     """What every message is."""
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Why something asked for was not done. Status 409: the call's lease is over; 503: ask again later."""
+    """Why something asked for was not done. Status 409: the call's lease is over; 423: its run is paused; 503: ask again later."""
 
     message: str
     status: int = 400
@@ -34,6 +37,8 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """What to raise on the side that asked."""
         if self.status == SUPERSEDED_STATUS:
             return Superseded(self.message)
+        if self.status == PAUSED_STATUS:
+            return RunPaused(self.message)
         return ProtocolError(self.message, status=self.status, code=self.code)
 
 
@@ -42,6 +47,8 @@ def refusal_of(error: BaseException) -> Refusal:
     match error:
         case Superseded():
             return Refusal(message=str(error), status=SUPERSEDED_STATUS)
+        case RunPaused():
+            return Refusal(message=str(error), status=PAUSED_STATUS)
         case ProtocolError():
             return Refusal(message=str(error), status=error.status, code=error.code)
         case Error():

@@ -18,7 +18,7 @@ from stepwell.engine.commands import Call
 from stepwell.engine.inputs import AnyInput, Ask, CallAnswered, CallsReturned, Claim, Claimed, StepsCheckpointed
 from stepwell.engine.model import Item, Run
 from stepwell.engine.registry import Registry
-from stepwell.errors import Superseded
+from stepwell.errors import RunPaused, Superseded
 from stepwell.protocol.calls import Answer, CallRequest, Checkpoint, failed
 from stepwell.protocol.ids import ulid
 from stepwell.runtime.bodies import Bodies
@@ -253,6 +253,8 @@ class Dispatcher:
         reply: CheckpointReply = await self._submit(StepsCheckpointed(checkpoint))
         if not reply.accepted:
             raise Superseded(f"run {checkpoint.run_id} has gone on without this call, or has ended")
+        if reply.held:
+            raise RunPaused(f"run {checkpoint.run_id} is paused: this call ends with the steps that it has told")
 
     async def _request(self, item: Item, run: Run) -> CallRequest:
         bodies = await self._bodies.of(run)

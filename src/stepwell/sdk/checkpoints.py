@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from stepwell.errors import CallError, ProtocolError, Superseded
+from stepwell.errors import CallError, ProtocolError, RunPaused, Superseded
 from stepwell.protocol.calls import DISCOVERY, CallRequest, Checkpoint
 from stepwell.protocol.codec import Json, decode, text
 from stepwell.protocol.ops import encode_ops
@@ -44,7 +44,7 @@ class Checkpoints:
         return save
 
     async def _save(self, request: CallRequest, checkpoint: Checkpoint, server: str, keys: SigningKeys) -> None:
-        """Save steps. Raises `Superseded` where another call has the run, `ProtocolError` beyond a limit, else `CallError`."""
+        """Save steps. Raises `Superseded`, `RunPaused`, `ProtocolError` beyond a limit, else `CallError`."""
         url = f"{server}/v1/checkpoint/{checkpoint.run_id}/async"
         headers = {"content-type": "application/json"}
         try:
@@ -59,6 +59,8 @@ class Checkpoints:
         match response.status:
             case 409:
                 raise Superseded(message)
+            case 423:
+                raise RunPaused(message)
             case 413:
                 raise ProtocolError(message, 413, code="output_too_large")
             case 404 | 405 | 501:

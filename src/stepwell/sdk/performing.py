@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
-from stepwell.errors import ProtocolError, Superseded, UsageError
+from stepwell.errors import ProtocolError, RunPaused, Superseded, UsageError
 from stepwell.protocol.answers import Ops
 from stepwell.protocol.calls import Checkpoint, Failed
 from stepwell.protocol.failures import error_json
@@ -73,6 +73,11 @@ async def _make_durable(agenda: Agenda, request: Request, call: Call, op: Op) ->
         call.answer(Failed(error=error_json(name, str(error)), retriable=False))
         session.close(Superseded(str(error)))
         raise Superseded(str(error)) from error
+    except RunPaused:
+        # Stored. What runs beside it in this call ends first; the last of them ends the call.
+        if not any(other is call for hash, other in agenda.running.items() if hash != request.hash):
+            agenda.told(request, call, Ops(ops=(op,), request_version=REQUEST_VERSION))
+            return False
     except Exception:
         # Not stored, but done: the answer tells of it once more, and the function goes on when it is in its memos.
         agenda.told(request, call, Ops(ops=(op,), request_version=REQUEST_VERSION))

@@ -18,6 +18,7 @@ from stepwell.errors import NotFound, ProtocolError
 from stepwell.protocol.calls import Checkpoint
 from stepwell.protocol.checkpoints import NewRun, parse_async_checkpoint, parse_new_run, parse_sync_steps, response_of, sdk_of
 from stepwell.protocol.codec import decode
+from stepwell.protocol.frames import PAUSED_STATUS
 from stepwell.protocol.functions import config_json
 from stepwell.protocol.ids import app_uuid, function_uuid
 from stepwell.runtime.node import Node
@@ -63,7 +64,10 @@ class CheckpointApi:
     # Calls that go on.
 
     async def save(self, request: Request) -> Response:
-        """Save the steps. 409: another call has superseded this one, which has to stop; 400: its run has ended."""
+        """Save the steps. 409: another call has superseded this one, which has to stop; 400: its run has ended; 423: its run is paused.
+
+        An SDK that is refused so ends its call with the steps, as it does after any failure that it does not know. They are saved.
+        """
         run_id: str = request.path_params["run_id"]
         told = parse_async_checkpoint(await request.body())
         fence = told.generation or await self._generation(run_id, told.item_id)
@@ -74,6 +78,8 @@ class CheckpointApi:
             raise ProtocolError(f"run {run_id} has ended, or never was: there is nothing to save its steps for", 400)
         if not reply.accepted:
             raise ProtocolError(f"generation {fence} of this call is superseded: run {run_id} has gone on without it", 409)
+        if reply.held:
+            raise ProtocolError(f"run {run_id} is paused: these steps are saved, and the call is to end with them", PAUSED_STATUS)
         return json_response({"data": {"run_id": run_id}})
 
     async def _generation(self, run_id: str, item_id: str) -> int:

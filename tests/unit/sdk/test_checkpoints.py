@@ -123,7 +123,7 @@ def test_a_step_beyond_a_limit_fails_the_run(server: Server, run: Any) -> None:
     assert isinstance(engine.result, Failed) and not engine.result.retriable
 
 
-@pytest.mark.parametrize("said", [500, 400, CallError("away")])
+@pytest.mark.parametrize("said", [423, 500, 400, CallError("away")])
 def test_a_step_that_could_not_be_told_is_in_the_answer(server: Server, run: Any, said: int | Exception) -> None:
     """It is not lost and does not run again."""
     ran: list[str] = []
