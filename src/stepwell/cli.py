@@ -304,7 +304,7 @@ def send(name: str, data: str, event_id: str | None, url: str, token: str | None
 
 @main.group()
 def runs() -> None:
-    """Look at runs, cancel them, run them again."""
+    """Look at runs, pause them, cancel them, run them again."""
 
 
 @runs.command("list")
@@ -350,6 +350,24 @@ def cancel_run(run_id: str, url: str, token: str | None, as_json: bool) -> None:
     """End a run."""
     answer = ask(url, token, "POST", f"/api/runs/{urllib.parse.quote(run_id, safe='')}/cancel", b"")
     click.echo(json.dumps(answer) if as_json else answer["status"])
+
+
+@runs.command("pause")
+@click.argument("run_id")
+@remote
+def pause_run(run_id: str, url: str, token: str | None, as_json: bool) -> None:
+    """Call it no more until it is resumed."""
+    answer = ask(url, token, "POST", f"/api/runs/{urllib.parse.quote(run_id, safe='')}/pause", b"")
+    click.echo(json.dumps(answer) if as_json else answer["paused"])
+
+
+@runs.command("resume")
+@click.argument("run_id")
+@remote
+def resume_run(run_id: str, url: str, token: str | None, as_json: bool) -> None:
+    """Have a paused run go on."""
+    answer = ask(url, token, "POST", f"/api/runs/{urllib.parse.quote(run_id, safe='')}/resume", b"")
+    click.echo(json.dumps(answer) if as_json else "resumed")
 
 
 @runs.command("rerun")

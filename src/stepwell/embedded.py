@@ -28,6 +28,7 @@ from stepwell.protocol.ids import numbered_ulids
 from stepwell.protocol.lifecycle import INVOKED
 from stepwell.runtime.bodies import told
 from stepwell.runtime.node import Node
+from stepwell.runtime.questions import pause_of
 from stepwell.sdk.actors.activation import settled
 from stepwell.sdk.actors.hosting import Hosting
 from stepwell.sdk.app import App
@@ -114,7 +115,8 @@ class Engine:
         run = await self.node.ended_run(run_id, wait_s)
         if run is None:
             raise NotFound(f"there is no run {run_id!r}")
-        return RunState(status=str(run.status), output=run.output, event_ids=run.event_ids)
+        paused = await pause_of(self.node.reader, run)
+        return RunState(status=str(run.status), output=run.output, event_ids=run.event_ids, paused=paused)
 
     async def event(self, event_id: str) -> bytes:
         """A stored event as functions see it. Raises `NotFound`."""

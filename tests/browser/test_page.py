@@ -101,12 +101,16 @@ def test_a_failing_step_shows_its_error_and_attempts(page: Page) -> None:
     expect(page.get_by_text("ValueError: broken on purpose").first).to_be_visible()
 
 
-def test_a_sleeping_run_is_cancelled_and_run_again(page: Page) -> None:
-    """Cancel asks first; a rerun is a new run that names its origin."""
+def test_a_sleeping_run_is_paused_resumed_cancelled_and_run_again(page: Page) -> None:
+    """Each button does so; cancel asks first; a rerun is a new run that names its origin."""
     send(page, "page/sleep")
     page.get_by_role("link", name="doze").click()
     expect(page.get_by_role("heading", name="Waiting")).to_be_visible()
     first = page.url
+    page.get_by_role("button", name="Pause", exact=True).click()
+    expect(page.get_by_text("Paused by")).to_be_visible()
+    page.get_by_role("button", name="Resume", exact=True).click()
+    expect(page.get_by_role("button", name="Pause", exact=True)).to_be_visible()
     page.once("dialog", lambda dialog: dialog.accept())
     page.get_by_role("button", name="Cancel").click()
     expect(page.get_by_role("heading", name="Cancelled")).to_be_visible()

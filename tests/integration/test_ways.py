@@ -90,6 +90,28 @@ def test_steps_in_a_row_take_one_call(server: Server) -> None:
     through(server, test)
 
 
+def test_a_run_is_paused_between_its_steps(server: Server) -> None:
+    """The call that is out ends with the step that runs; the others are run after the resumption, none of them twice."""
+
+    async def test(client: stepwell.App) -> None:
+        run = await client.start("ways-many")
+
+        def steps() -> list[Any]:
+            return list(server.ask(f"/api/runs/{run.id}")["steps"])
+
+        while not await asyncio.to_thread(steps):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+        await run.pause()
+        while await run.status() != "paused":  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+        assert 0 < len(await asyncio.to_thread(steps)) < 20
+        await run.resume()
+        assert await run.output("30s") == list(range(20))
+        assert [step["tries"] for step in await asyncio.to_thread(steps)] == [1] * 20
+
+    through(server, test)
+
+
 @pytest.mark.parametrize("function", ["everything", "everything-plain"])
 def test_every_tool(server: Server, function: str) -> None:
     """In an async function, and in a plain one."""

@@ -45,6 +45,11 @@ async def five(ctx: stepwell.Context) -> list[int]:
 
 
 @app.function
+async def many(ctx: stepwell.Context) -> list[int]:
+    return [await ctx.step.run(f"s{n}", asyncio.sleep, 0.05, n) for n in range(20)]
+
+
+@app.function
 async def everything(ctx: stepwell.Context) -> list[Any]:
     url = ctx.event.data["url"]
     pair = await asyncio.gather(ctx.step.run("one", int, 1), ctx.step.run("two", int, 2))

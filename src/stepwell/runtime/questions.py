@@ -45,6 +45,13 @@ async def why(reader: Reader, heart: Heart, clock: Clock, run_id: str) -> Why:
     return explain(facts, view, clock.now_ms())
 
 
+async def pause_of(reader: Reader, run: Run) -> str | None:
+    """`paused`, or `pausing` while a call of it is out; `None` where nobody has paused the run, of which nothing more is read."""
+    if run.held is None:
+        return None
+    return "pausing" if any(item.holder is not None for item in await reader.items_of(run.id)) else "paused"
+
+
 def selections(run: Run) -> Iterator[Selection]:
     """What may keep a run's items back."""
     for key in gating(run.keys):

@@ -35,6 +35,7 @@ class _Run(msgspec.Struct):
     status: str
     event_id: str = ""
     output: msgspec.Raw = msgspec.Raw()
+    paused: str | None = None
 
 
 class _RunAnswer(msgspec.Struct):
@@ -81,9 +82,8 @@ class Api(ABC):
         body = await self._body("GET", f"/v1/runs/{quote(run_id, safe='')}{wait}")
         run = msgspec.json.decode(body, type=_RunAnswer).data
         output = canonicalize(bytes(run.output)) if bytes(run.output) else None
-        return RunState(
-            status=STATUSES.get(run.status, run.status.lower()), output=output, event_ids=(run.event_id,) if run.event_id else ()
-        )
+        event_ids = (run.event_id,) if run.event_id else ()
+        return RunState(status=STATUSES.get(run.status, run.status.lower()), output=output, event_ids=event_ids, paused=run.paused)
 
     async def event(self, event_id: str) -> Json:
         """`GET /v1/events/{id}`."""

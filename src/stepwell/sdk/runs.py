@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from urllib.parse import quote
 
 from stepwell.errors import Cancelled, InvokeError, UsageError
 from stepwell.protocol.codec import decode
 from stepwell.sdk.durations import Duration, duration_ms
 from stepwell.sdk.event import ReceivedEvent
+from stepwell.sdk.remote import refusal
 from stepwell.sdk.serializer import ANY, Codec
 
 if TYPE_CHECKING:
@@ -30,8 +32,12 @@ class RunHandle(Generic[R]):
         self._app, self.id, self._codec, self._event_codec = app, id, codec, event_codec
 
     async def status(self) -> str:
-        """`queued`, `running`, `waiting`, `completed`, `failed`, `cancelled` or `skipped`. Over HTTP a waiting run shows as running."""
-        return (await self._app.way.run_state(self.id)).status
+        """`queued`, `running`, `waiting`, `completed`, `failed`, `cancelled` or `skipped`; `paused`, or `pausing` while its call is out.
+
+        Over HTTP a waiting run shows as running.
+        """
+        state = await self._app.way.run_state(self.id)
+        return state.paused or state.status
 
     async def output(self, timeout: Duration | None = None) -> R:
         """Wait for the run's end and give what its function returned.
@@ -53,6 +59,17 @@ class RunHandle(Generic[R]):
     async def cancel(self) -> None:
         """End the run. A step that is being run goes on, and its result is dropped. Raises `RunHasEnded`."""
         await self._app.way.cancel(self.id)
+
+    async def pause(self) -> None:
+        """Have the run called no more until it is resumed. The step that is being run ends first; sleeps and waits go on meanwhile.
+
+        Raises `RunHasEnded`; a paused run stays paused.
+        """
+        await set_pause(self._app, self.id, "pause")
+
+    async def resume(self) -> None:
+        """Have a paused run go on. Raises `RunHasEnded`."""
+        await set_pause(self._app, self.id, "resume")
 
     async def events(self) -> list[ReceivedEvent[Any]]:
         """The events that the run was started with."""
@@ -99,12 +116,28 @@ class SyncRunHandle(Generic[R]):
         """As `RunHandle.cancel`."""
         self._run._app.wait_for(self._run.cancel)
 
+    def pause(self) -> None:
+        """As `RunHandle.pause`."""
+        self._run._app.wait_for(self._run.pause)
+
+    def resume(self) -> None:
+        """As `RunHandle.resume`."""
+        self._run._app.wait_for(self._run.resume)
+
     def events(self) -> list[ReceivedEvent[Any]]:
         """As `RunHandle.events`."""
         return self._run._app.wait_for(self._run.events)
 
     def __repr__(self) -> str:
         return f"<run {self.id}>"
+
+
+async def set_pause(app: App, run_id: str, what: Literal["pause", "resume"]) -> None:
+    """Pause a run, or resume it. Raises `NotFound`, `RunHasEnded`."""
+    path = f"/v1/runs/{quote(run_id, safe='')}/{what}"
+    status, answer = await app.way.ask("POST", path)
+    if status >= 300:
+        raise refusal("POST", path, status, answer)
 
 
 def checked_id(id: object) -> str | None:

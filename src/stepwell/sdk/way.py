@@ -14,12 +14,13 @@ ENDED = frozenset({"completed", "failed", "cancelled", "skipped"})
 class RunState(msgspec.Struct, frozen=True, kw_only=True):
     """How a run stands: queued, running, waiting, completed, failed, cancelled or skipped; its output, or its error, as JSON.
 
-    A server over HTTP does not tell a waiting run from a running one.
+    `paused`: it is `paused`, or `pausing` while a call of it is out. A server over HTTP does not tell a waiting run from a running one.
     """
 
     status: str
     output: Json | None = None
     event_ids: tuple[str, ...] = ()
+    paused: str | None = None
 
     @property
     def has_ended(self) -> bool:

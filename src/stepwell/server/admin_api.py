@@ -21,12 +21,13 @@ from stepwell.server.auth import COOKIE, Keys
 from stepwell.server.edits import asked_step
 from stepwell.server.http import Handler, json_response
 from stepwell.server.ingest import Ingest
-from stepwell.server.run_api import fields_or_none
+from stepwell.server.run_api import fields_or_none, set_pause
 from stepwell.server.sdk_api import whole
 from stepwell.server.shapes import page_attempt, page_defer, page_run, page_step, value_of
 
 RUNS_DEFAULT, RUNS_MAX = 50, 200
 LIVE_PING_S = 15.0
+A_PERSON = "a person, by the page or the command line"
 
 
 class AdminApi:
@@ -43,6 +44,8 @@ class AdminApi:
             Route("/api/runs", admin(self.runs)),
             Route("/api/runs/{run_id}", admin(self.run)),
             Route("/api/runs/{run_id}/cancel", admin(self.cancel), methods=["POST"]),
+            Route("/api/runs/{run_id}/pause", admin(self.pause), methods=["POST"]),
+            Route("/api/runs/{run_id}/resume", admin(self.resume), methods=["POST"]),
             Route("/api/runs/{run_id}/rerun", admin(self.rerun), methods=["POST"]),
             Route("/api/events", admin(self.send), methods=["POST"]),
             Route("/api/events/{event_id}/runs", admin(self.runs_of_event)),
@@ -128,8 +131,16 @@ class AdminApi:
 
     async def cancel(self, request: Request) -> Response:
         """End a run."""
-        status = await self._node.submit(RunCancelled(request.path_params["run_id"], "a person, by the page or the command line"))
+        status = await self._node.submit(RunCancelled(request.path_params["run_id"], A_PERSON))
         return json_response({"status": str(status)})
+
+    async def pause(self, request: Request) -> Response:
+        """Call it no more until it is resumed."""
+        return json_response(await set_pause(self._node, request.path_params["run_id"], A_PERSON))
+
+    async def resume(self, request: Request) -> Response:
+        """Have it go on."""
+        return json_response(await set_pause(self._node, request.path_params["run_id"], None))
 
     async def rerun(self, request: Request) -> Response:
         """Run it again: same events, a new run that names its origin; from a step on, where the body says from which."""

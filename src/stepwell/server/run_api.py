@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from stepwell.engine.expression import compile_expression
-from stepwell.engine.inputs import CancellationEnded, FunctionInvoked, RunsCancelled, SignalSent
+from stepwell.engine.inputs import CancellationEnded, FunctionInvoked, RunHeld, RunsCancelled, SignalSent
 from stepwell.engine.model import Cancellation
 from stepwell.errors import NotFound, ProtocolError
 from stepwell.protocol.codec import canonical
@@ -19,6 +19,7 @@ from stepwell.protocol.events import parse_event
 from stepwell.protocol.ids import app_uuid, function_uuid, ulid
 from stepwell.protocol.lifecycle import INVOKED
 from stepwell.runtime.node import Node
+from stepwell.runtime.questions import pause_of
 from stepwell.server.http import Guard, enveloped, json_response
 from stepwell.server.shapes import ACCOUNT_ID, ENVIRONMENT_ID, time_text
 
@@ -39,6 +40,8 @@ class RunApi:
         """All of them; `guard` asks for the signing key, where one is needed."""
         return [
             Route("/v1/signals", guard(self.signal), methods=["POST"]),
+            Route("/v1/runs/{run_id}/pause", guard(self.pause), methods=["POST"]),
+            Route("/v1/runs/{run_id}/resume", guard(self.resume), methods=["POST"]),
             Route("/v1/cancellations", guard(self.cancel), methods=["POST"]),
             Route("/v1/cancellations", guard(self.cancellations)),
             Route("/v1/cancellations/{cancellation_id}", guard(self.forget), methods=["DELETE"]),
@@ -58,6 +61,14 @@ class RunApi:
         if run_id is None and until_ms is None:
             raise NotFound(f"no run waits for the signal {name!r}")
         return self._data({"run_id": run_id})
+
+    async def pause(self, request: Request) -> Response:
+        """Call a run no more until it is resumed; 409 where it has ended. Says `pausing` while a call of it is out, else `paused`."""
+        return self._data(await set_pause(self._node, request.path_params["run_id"], "API"))
+
+    async def resume(self, request: Request) -> Response:
+        """Have a paused run go on."""
+        return self._data(await set_pause(self._node, request.path_params["run_id"], None))
 
     async def invoke(self, request: Request) -> Response:
         """Start one function, whatever its triggers say; the body is an event without a name."""
@@ -102,6 +113,13 @@ class RunApi:
 
     def _data(self, value: Any) -> Response:
         return enveloped(value, self._node.clock.now_ms())
+
+
+async def set_pause(node: Node, run_id: str, by: str | None) -> dict[str, Any]:
+    """Pause a run, or resume it (`by` nobody); says how it stands then. Raises `NotFound`, `RunHasEnded`."""
+    await node.submit(RunHeld(run_id, by is not None, by or ""))
+    run = await node.reader.run(run_id)
+    return {"run_id": run_id, "paused": None if run is None else await pause_of(node.reader, run)}
 
 
 def shape(cancellation: Cancellation) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from stepwell.protocol.ids import is_ulid
 from stepwell.protocol.lifecycle import RUN_WAIT_MS_MAX
 from stepwell.runtime.bodies import edited_inputs, event_bodies, told
 from stepwell.runtime.node import Node
+from stepwell.runtime.questions import pause_of
 from stepwell.server.auth import Keys
 from stepwell.server.http import Handler, enveloped, json_response
 from stepwell.server.shapes import is_told, sdk_event, sdk_run
@@ -201,7 +202,8 @@ class SdkApi:
         run = await self._node.ended_run(run_id, wait_ms(request.query_params.get("wait")) / 1000)
         if run is None:
             raise NotFound(f"there is no run {run_id}")
-        return self._data(sdk_run(run))
+        paused = await pause_of(self._node.reader, run)
+        return self._data(sdk_run(run) if paused is None else {**sdk_run(run), "paused": paused})
 
     def _data(self, value: Any) -> Response:
         return enveloped(value, self._node.clock.now_ms())

@@ -99,6 +99,7 @@ def page_run(run: Run, function: FunctionRow | None, event: EventRow | None) -> 
         "ended_ms": run.ended_ms,
         "steps": run.steps,
         "origin": run.origin if run.cause == "rerun" else None,
+        "paused_by": run.held,
     }
 
 

@@ -1,4 +1,4 @@
-"""`stepwell fn limit` and `stepwell runs why` against a real server."""
+"""`stepwell fn limit`, `stepwell runs why`, `pause` and `resume` against a real server."""
 
 from __future__ import annotations
 
@@ -46,3 +46,9 @@ def test_limits_and_reasons_from_the_command_line(tmp_path: Path) -> None:
         run_id = server.run_of(server.send("x"))
         assert "is paused" in run("runs", "why", run_id).output
         assert json.loads(run("runs", "why", run_id, "--json").output)["gate"] == "paused"
+        assert run("runs", "pause", run_id).output == "paused\n"
+        assert "The run is paused by a person" in run("runs", "why", run_id).output
+        assert json.loads(run("runs", "resume", run_id, "--json").output) == {"run_id": run_id, "paused": None}
+        assert run("runs", "resume", run_id).output == "resumed\n"
+        refused = run("runs", "pause", "nobody")
+        assert refused.exit_code != 0 and "there is no run 'nobody'" in refused.output

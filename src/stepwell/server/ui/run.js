@@ -14,6 +14,7 @@ export async function runPage(runId, chosen, refresh) {
   };
   const head = h("div", { class: "bar" },
     h("h1", { class: "grow" }, status(run.status), " ", run.function.name),
+    run.ended_ms === null ? h("button", { type: "button", onclick: act(run.paused_by ? "resume" : "pause") }, run.paused_by ? "Resume" : "Pause") : null,
     run.ended_ms === null ? h("button", { type: "button", onclick: act("cancel") }, "Cancel") : null,
     h("button", { type: "button", onclick: act("rerun") }, "Rerun"));
   const fact = (name, ...value) => h("div", {}, h("span", { class: "dim" }, name), h("span", {}, ...value));
@@ -24,6 +25,7 @@ export async function runPage(runId, chosen, refresh) {
     fact("Started", moment(run.started_ms)),
     fact("Duration", took((run.ended_ms ?? now_ms) - run.queued_ms)),
     run.origin && run.trigger.event_id ? fact("Origin", h("a", { href: `#/runs/${run.origin}` }, run.origin)) : null,
+    run.paused_by ? fact("Paused by", run.paused_by) : null,
     run.cancelled_by ? fact("Cancelled by", run.cancelled_by) : null);
   return h("div", {}, head, facts, h("div", { class: "split" }, waterfall(trace, chosen), detail(trace, chosen)));
 }
