@@ -11,7 +11,7 @@ import secrets
 import time
 import uuid
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
 import msgspec
@@ -20,6 +20,7 @@ from stepwell.errors import NotFound, RunHasEnded
 from stepwell.protocol.codec import decode
 from stepwell.sdk.app import App
 from stepwell.sdk.remote import refusal
+from stepwell.sdk.runs import set_pause
 from stepwell.workers.errors import WorkflowError
 from stepwell.workers.mailbox import KEEP, signal_of
 from stepwell.workers.rpc import Record
@@ -28,7 +29,7 @@ from stepwell.workers.values import packed, unpacked
 BATCH_MAX = 100
 _ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")
 _STATUSES = {"completed": "complete", "failed": "errored", "cancelled": "terminated", "skipped": "unknown"}
-_NO_PAUSE = "a single instance cannot be paused here: pause the workflow's function on the server's page, or terminate the instance"
+_PAUSES = {"paused": "paused", "pausing": "waitingForPause"}
 
 
 class Workflow:
@@ -111,7 +112,8 @@ class Workflow:
             told = decode(state.output or b"{}")
             told = told if isinstance(told, dict) else {"message": str(told)}
             error = Record(name=str(told.get("name", "Error")), message=str(told.get("message", "")))
-        return Record(status=_STATUSES.get(state.status, state.status), output=output, error=error)
+        status = _STATUSES.get(state.status, state.status) if state.paused is None else _PAUSES[state.paused]
+        return Record(status=status, output=output, error=error)
 
     async def terminate(self, id: str) -> None:
         """End an instance."""
@@ -119,6 +121,11 @@ class Workflow:
             await self._app.way.cancel(await self._live_run_of(id))
         except RunHasEnded:
             raise WorkflowError("(instance.cannot_terminate) Cannot terminate instance since its on a finite state") from None
+
+    async def set_pause(self, id: str, what: Literal["pause", "resume"]) -> None:
+        """Pause an instance, or resume it. One that has ended stays as it is."""
+        with contextlib.suppress(RunHasEnded):
+            await set_pause(self._app, await self._live_run_of(id), what)
 
     async def restart(self, id: str, from_step: str | None) -> None:
         """Make an instance anew, from its beginning or from a step."""
@@ -166,7 +173,10 @@ class WorkflowInstance:
         self._workflow, self.id = workflow, id
 
     async def status(self) -> Record:
-        """`status` (queued, running, waiting, complete, errored, terminated, unknown), `output` of one that is complete, `error`."""
+        """`status`, `output` of one that is complete, `error`.
+
+        The status is queued, running, waiting, paused, waitingForPause, complete, errored, terminated or unknown.
+        """
         return await self._workflow.status_of(self.id)
 
     async def terminate(self) -> None:
@@ -189,12 +199,12 @@ class WorkflowInstance:
     sendEvent = send_event
 
     async def pause(self) -> None:
-        """Refused."""
-        raise WorkflowError(f"pause(): {_NO_PAUSE}")
+        """Run no further step of it until it is resumed; the step that runs ends first. Nothing happens to one that has ended."""
+        await self._workflow.set_pause(self.id, "pause")
 
     async def resume(self) -> None:
-        """Refused."""
-        raise WorkflowError(f"resume(): {_NO_PAUSE}")
+        """Have it go on, where it is paused or to be. Sleeps and waits have gone on meanwhile."""
+        await self._workflow.set_pause(self.id, "resume")
 
     def __repr__(self) -> str:
         return f"<instance {self.id} of {self._workflow.name}>"

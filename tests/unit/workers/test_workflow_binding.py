@@ -47,8 +47,9 @@ class Flow(WorkflowEntrypoint):
 class House:
     """A workflow on an engine, its binding, and what its steps have done."""
 
-    def __init__(self, workflow: Workflow, engine: Engine, seen: list[Any]) -> None:
-        self.workflow, self.engine, self.seen = workflow, engine, seen
+    def __init__(self, workflow: Workflow, engine: Engine, module: Any) -> None:
+        self.workflow, self.engine, self.module = workflow, engine, module
+        self.seen: list[Any] = module.seen
 
     async def ended(self, instance: WorkflowInstance) -> Any:
         """The status of an instance that has ended."""
@@ -67,12 +68,12 @@ class House:
 
 
 @asynccontextmanager
-async def house(load: Load) -> AsyncIterator[House]:
-    module = load(SOURCE)
+async def house(load: Load, source: str = SOURCE) -> AsyncIterator[House]:
+    module = load(source)
     app = stepwell.App("shop")
     workflow_function(app, Worker(module).workflows["Flow"], "flow")
     async with app.engine(db=None) as engine:
-        yield House(Workflow(app, "flow", "shop-flow"), engine, module.seen)
+        yield House(Workflow(app, "flow", "shop-flow"), engine, module)
 
 
 def test_an_instance(load: Load) -> None:
@@ -208,8 +209,92 @@ def test_ending_and_beginning_anew(load: Load) -> None:
             assert (await here.ended(made)).output == {"begun": [1], "end": "ended"} and here.seen[6:] == [["end", "a"]]
             with pytest.raises(WorkflowError, match=r'\(instance.cannot_restart\) Step "nope" not found in execution history'):
                 await made.restart({"from": {"name": "nope"}})
-            for refused in (made.pause, made.resume):
-                with pytest.raises(WorkflowError, match="a single instance cannot be paused here"):
-                    await refused()
+
+    asyncio.run(main())
+
+
+GATED = """
+import asyncio
+from workers import WorkflowEntrypoint
+
+seen = []
+entered, gate = asyncio.Event(), asyncio.Event()
+
+class Flow(WorkflowEntrypoint):
+    async def run(self, event, step):
+        @step.do("first")
+        async def first():
+            entered.set()
+            await gate.wait()
+            seen.append("first")
+
+        @step.do("second")
+        async def second():
+            seen.append("second")
+
+        await first()
+        await second()
+        return "done"
+"""
+
+
+def test_an_instance_is_paused_in_a_step(load: Load) -> None:
+    """`waitingForPause` while the step runs, `paused` when it has ended; resumed, no step runs twice. Pausing twice is no error."""
+
+    async def main() -> None:
+        async with house(load, GATED) as here, asyncio.timeout(30):
+            made = await here.workflow.create(id="a")
+            await here.module.entered.wait()
+            await made.pause()
+            await made.pause()
+            assert (await made.status()).status == "waitingForPause"
+            here.module.gate.set()
+            while (await made.status()).status != "paused":  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+            assert here.seen == ["first"]
+            await made.resume()
+            assert (await here.ended(made)).output == "done" and here.seen == ["first", "second"]
+            for late in (made.pause, made.resume):
+                await late()
+            assert (await made.status()).status == "complete"
+
+    asyncio.run(main())
+
+
+def test_a_resumption_in_time_changes_nothing(load: Load) -> None:
+    """Of an instance that was to be paused after its step: it goes on as if nobody had asked."""
+
+    async def main() -> None:
+        async with house(load, GATED) as here, asyncio.timeout(30):
+            made = await here.workflow.create(id="a")
+            await here.module.entered.wait()
+            await made.pause()
+            await made.resume()
+            assert (await made.status()).status == "running"
+            here.module.gate.set()
+            assert (await here.ended(made)).status == "complete" and here.seen == ["first", "second"]
+
+    asyncio.run(main())
+
+
+def test_an_instance_is_paused_in_a_wait(load: Load) -> None:
+    """`paused` at once; an event that is sent meanwhile is kept for it, and it can be ended and made anew."""
+
+    async def main() -> None:
+        async with house(load) as here, asyncio.timeout(30):
+            made = await here.workflow.create(id="a", params={"wait": 2})
+            await here.waits(made)
+            await made.pause()
+            assert (await made.status()).status == "paused"
+            await made.send_event(type="go", payload=1)
+            await made.send_event(type="go", payload=2)
+            assert (await made.status()).status == "paused"
+            await made.resume()
+            assert (await here.ended(made)).output == {"begun": [1, 2], "end": "ended"}
+            await made.restart()
+            await here.waits(made)
+            await made.pause()
+            await made.terminate()
+            assert (await made.status()).status == "terminated"
 
     asyncio.run(main())
