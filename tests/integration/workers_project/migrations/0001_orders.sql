@@ -1,0 +1,3 @@
+-- Migration number: 0001
+DROP TABLE IF EXISTS Orders;
+CREATE TABLE IF NOT EXISTS Orders (OrderId INTEGER PRIMARY KEY, Customer TEXT, Item TEXT, Cents INTEGER, Status TEXT);
