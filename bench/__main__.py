@@ -8,7 +8,7 @@ import platform
 import tempfile
 from pathlib import Path
 
-from bench import actors, connect, flow, inprocess, overhttp, queues, realtime, sdk, waits
+from bench import actors, connect, flow, inprocess, overhttp, queues, realtime, sdk, waits, workers
 from bench.result import Result
 
 
@@ -31,6 +31,7 @@ def main() -> None:
             *actors.ALL,
             *queues.ALL,
             *sdk.ALL,
+            *workers.ALL,
         ):
             found = measure(Path(folder), scale)
             for result in found:
