@@ -39,6 +39,15 @@ class Default(WorkerEntrypoint):
                     yield f"part {n}\\n"
                     await asyncio.sleep(0)
             return Response(parts(), headers={"content-type": "text/plain"})
+        if path == "endless":
+            async def ticks():
+                try:
+                    while True:
+                        yield "tick\\n"
+                        await asyncio.sleep(0.01)
+                finally:
+                    print("nobody listens")
+            return Response(ticks(), headers={"content-type": "text/event-stream"})
         if path == "gzip":
             return Response("packed " * 100, headers={"content-encoding": "gzip"})
         if path == "error":
@@ -80,6 +89,9 @@ def test_requests_and_responses(tmp_path: Path) -> None:
         assert server.get("/env") == {"name": "n", "deep": [1, 2], "secret": "s-1"}
         with urllib.request.urlopen(f"{server.url}/stream") as response:
             assert response.headers["transfer-encoding"] == "chunked" and response.read() == b"part 0\npart 1\npart 2\n"
+        with urllib.request.urlopen(f"{server.url}/endless") as response:
+            assert response.read(5) == b"tick\n"
+        server.says("nobody listens")
         with urllib.request.urlopen(f"{server.url}/gzip") as response:
             assert gzip.decompress(response.read()) == b"packed " * 100
         status, text = asked(f"{server.url}/error")

@@ -5,6 +5,7 @@ What a handler raises is answered with its traceback: this is a server for devel
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import hmac
 import logging
@@ -59,9 +60,11 @@ class Serving:
                 headers = [(name, value) for name, value in headers if name not in _OWN]
             elif scope.get("client") and "cf-connecting-ip" not in named:
                 headers.append(("cf-connecting-ip", scope["client"][0]))
-            await self._fetch(incoming(scope["method"], url, headers, _body(named, receive)), entrypoint, send)
+            client = _Client(receive)
+            body = client.chunks() if _has_body(named) else None
+            await self._fetch(incoming(scope["method"], url, headers, body), entrypoint, client, send)
 
-    async def _fetch(self, request: Request, entrypoint: str, send: Send) -> None:
+    async def _fetch(self, request: Request, entrypoint: str, client: _Client, send: Send) -> None:
         head = str(request.method) == "HEAD"
         try:
             response = await self._worker.call_fetch(request, entrypoint)
@@ -73,7 +76,7 @@ class Serving:
             log.error("fetch of %s %s failed: %s: %s", request.method, request.url, type(error).__name__, error, exc_info=error)
             await _plain(send, 500, "".join(traceback.format_exception(error)), head=head)
         else:
-            await _answer(send, response, head=head)
+            await _answer(send, response, client, head=head)
 
     async def _scheduled(self, scope: Message, send: Send) -> None:
         """A tick: `cron` is any text, `time` is in milliseconds."""
@@ -92,7 +95,7 @@ class Serving:
 
     async def _call(self, receive: Receive, send: Send) -> None:
         """A call of a method by another project."""
-        body = b"".join([chunk async for chunk in _chunks(receive)])
+        body = b"".join([chunk async for chunk in _Client(receive).chunks()])
         try:
             call = wire.decode_call(body)
             value = await self._worker.call_method(call.method, call.args, call.kwargs, call.entrypoint)
@@ -114,24 +117,40 @@ def _url(scope: Message, named: dict[str, str]) -> str:
     return f"{scope['scheme']}://{host}{path.decode('latin-1')}{'?' + query.decode('latin-1') if query else ''}"
 
 
-def _body(named: dict[str, str], receive: Receive) -> AsyncIterator[bytes] | None:
-    has_one = "transfer-encoding" in named or named.get("content-length", "0") != "0"
-    return _chunks(receive) if has_one else None
+def _has_body(named: dict[str, str]) -> bool:
+    return "transfer-encoding" in named or named.get("content-length", "0") != "0"
 
 
-async def _chunks(receive: Receive) -> AsyncIterator[bytes]:
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise OSError("the client has gone before its request was read")
-        if message.get("body"):
-            yield message["body"]
-        if not message.get("more_body"):
-            return
+class _Client:
+    """Who has sent a request: the parts of its body, and whether somebody still waits for the response."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._reads = False
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The parts of the body."""
+        self._reads = True
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise OSError("the client has gone before its request was read")
+            if message.get("body"):
+                yield message["body"]
+            if not message.get("more_body"):
+                self._reads = False
+                return
+
+    async def gone(self) -> None:
+        """Returns when nobody waits any more. While the body is being read it does not: whoever reads it is told."""
+        while not self._reads:
+            if (await self._receive())["type"] == "http.disconnect":
+                return
+        await asyncio.get_running_loop().create_future()
 
 
-async def _answer(send: Send, response: FetchResponse, *, head: bool) -> None:
-    """A response: whole, or chunk by chunk as it comes."""
+async def _answer(send: Send, response: FetchResponse, client: _Client, *, head: bool) -> None:
+    """A response: whole, or chunk by chunk as it comes, for as long as somebody takes it."""
     headers, body = headers_of(response).copy(), content_of(response)
     headers.delete("transfer-encoding")
     encode = _encoder(headers.get("content-encoding")) if response.encode_body == "automatic" else None
@@ -151,10 +170,37 @@ async def _answer(send: Send, response: FetchResponse, *, head: bool) -> None:
     assert stream is not None
     await send({"type": "http.response.start", "status": response.status, "headers": _raw(pairs)})
     packer = None if encode is None else _packer(headers.get("content-encoding"))
-    async for chunk in stream:
-        part = bytes(chunk) if packer is None else packer.compress(chunk) + packer.flush(zlib.Z_SYNC_FLUSH)
-        await send({"type": "http.response.body", "body": part, "more_body": True})
+    chunks, gone = aiter(stream), asyncio.ensure_future(client.gone())
+    try:
+        while True:
+            coming = asyncio.ensure_future(_next(chunks))
+            await asyncio.wait({coming, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not coming.done():
+                coming.cancel()
+                await asyncio.wait({coming})
+                return
+            if (chunk := coming.result()) is None:
+                break
+            part = bytes(chunk) if packer is None else packer.compress(chunk) + packer.flush(zlib.Z_SYNC_FLUSH)
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+    finally:
+        gone.cancel()
+        await _close(chunks)
     await send({"type": "http.response.body", "body": b"" if packer is None else packer.flush()})
+
+
+async def _next(chunks: AsyncIterator[bytes]) -> bytes | None:
+    try:
+        return await anext(chunks)
+    except StopAsyncIteration:
+        return None
+
+
+async def _close(chunks: AsyncIterator[bytes]) -> None:
+    """Let the source of a stream clean up, whoever has left."""
+    close = getattr(chunks, "aclose", None)
+    if close is not None:
+        await close()
 
 
 def _encoder(name: str | None) -> Callable[[bytes], bytes] | None:
