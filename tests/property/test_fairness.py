@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stepwell.engine.commands import Call
-from stepwell.engine.inputs import AppSynced, Ask, CallAnswered, Claim, Claimed, EventsReceived, NodeStarted, TimerDue
+from stepwell.engine.inputs import AppSynced, Ask, CallAnswered, Claim, Claimed, EventsReceived, FunctionOverridden, NodeStarted, TimerDue
 from stepwell.engine.model import TimerKind
 from stepwell.engine.selection import CLAIM_OF_MANY
 from stepwell.protocol.calls import Returned
 from stepwell.protocol.events import Event
-from stepwell.protocol.functions import Concurrency, FunctionConfig, Registration, Trigger
+from stepwell.protocol.functions import Concurrency, FunctionConfig, Override, Registration, Trigger
 from stepwell.protocol.ids import ulid
 from stepwell.runtime.heart import Heart
 from stepwell.runtime.shares import Shares
@@ -28,15 +28,15 @@ WEIGHTS = (1, 1, 2, 3)
 
 
 class Shop:
-    """One function with a limit of calls in all, whose key's values are tenants with weights."""
+    """One function with a limit of calls in all, whose key's values are tenants with weights and a limit for `each`."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, each: int = 100) -> None:
         self.store = MemoryStore()
         self.clock = VirtualClock(random.Random(1))
         self.heart = Heart(self.store, self.clock)
         self.queued: Counter[int] = Counter()
         self.calls: list[Call] = []
-        limits = (Concurrency(limit=limit), Concurrency(limit=100, key="event.data.tenant", weight="event.data.weight"))
+        limits = (Concurrency(limit=limit), Concurrency(limit=each, key="event.data.tenant", weight="event.data.weight"))
         config = FunctionConfig(id="a-f", name="f", triggers=(Trigger(event="x"),), concurrency=limits)
         told = Registration(app_name="a", url="", sdk="", framework="", app_version="", functions=(config,), checksum="1")
         for input in (NodeStarted("n", HOLDER), AppSynced(told, "local")):
@@ -72,11 +72,18 @@ class Shop:
             for timer_id in due:
                 at_once(self.heart.handle([TimerDue(timer_id)]))
 
-    def answer(self, count: int) -> None:
-        """End the calls that are out the longest."""
-        ending, self.calls = self.calls[:count], self.calls[count:]
+    def answer(self, count: int, tenant: int | None = None) -> None:
+        """End the calls that are out the longest; of one tenant, if it is named."""
+        ending = [call for call in self.calls if tenant is None or self._tenants[call.run.event_ids[0]] == tenant][:count]
         for call in ending:
+            self.calls.remove(call)
             at_once(self.heart.handle([CallAnswered(call.run.id, call.item.id, call.item.fence, Returned(data=b"1"))]))
+
+    def allow(self, each: int) -> None:
+        """Give each tenant another limit."""
+        at_once(self.heart.handle([FunctionOverridden("a-f", Override(limits={"1": each}))]))
+        at_once(self.heart.reload())
+        at_once(self.heart.handle([TimerDue("reopen/a-f")]))
 
 
 ACTS = st.lists(
@@ -138,6 +145,23 @@ def test_a_tenant_with_one_waits_for_one_slot_of_a_tenant_with_thousands() -> No
         shop.answer(1)
         served += shop.claim(10)
     assert 1 in served
+
+
+def test_a_tenant_that_its_own_limit_kept_back_takes_turns_with_one_that_went_on() -> None:
+    """Whatever was served while it might not be is not made up for: nobody waits until it has caught up."""
+    shop = Shop(limit=2, each=1)
+    for tenant in (0, 1):
+        shop.send(tenant, 100)
+    assert sorted(shop.claim(2)) == [0, 1]
+    for _ in range(20):
+        shop.answer(1, tenant=0)
+        assert shop.claim(2) == [0], "the other's call is out yet"
+    shop.allow(each=2)
+    served: Counter[int] = Counter()
+    for _ in range(10):
+        shop.answer(1)
+        served.update(shop.claim(1))
+    assert abs(served[0] - served[1]) <= 2, served
 
 
 def test_weights_divide_what_is_served() -> None:

@@ -474,6 +474,11 @@ def served_lanes_stay_first(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(lanes, "STRIDE", 0)
 
 
+def lanes_catch_up(patch: pytest.MonkeyPatch) -> None:
+    """What others were served while a lane was empty or shut is made up for."""
+    patch.setattr(lanes, "level", lambda tag, virtual: tag)
+
+
 def functions_weigh_the_same(patch: pytest.MonkeyPatch) -> None:
     """A function's weight beside others does not count."""
     patch.setattr(registry.Function, "weight", 1)
@@ -511,6 +516,7 @@ PLANTS: list[Plant] = [
     what_begins_goes_first,
     weights_are_not_heard,
     served_lanes_stay_first,
+    lanes_catch_up,
     functions_weigh_the_same,
     served_functions_stay_first,
     idempotency_keys_are_not_kept,

@@ -47,6 +47,11 @@ def lane_id(function_id: str, keys: tuple[str, ...]) -> str:
     return function_id if not keys else digest("\n".join((function_id, *keys)))
 
 
+def level(tag: int, virtual: int) -> int:
+    """The tag of a lane that takes its turns from now on: what others were served while it was empty or shut is not made up for."""
+    return max(tag, virtual)
+
+
 class Lanes:
     """What one transition does to lanes, collected so that each lane is written once."""
 
@@ -69,8 +74,7 @@ class Lanes:
             return
         lane = self._lane(item.lane_id)
         if lane is None or lane.state is LaneState.EMPTY:
-            virtual = self._view.virtual_time(item.function_id)
-            tag = virtual if lane is None else max(lane.tag, virtual)
+            tag = level(0 if lane is None else lane.tag, self._view.virtual_time(item.function_id))
             self._lanes[item.lane_id] = Lane(id=item.lane_id, function_id=item.function_id, keys=item.keys, state=LaneState.READY, tag=tag)
         elif lane.shut_by is not None and not item.starts and gates_starts_only(lane.shut_by):
             # Shut for runs that have not begun: one that has goes on.
@@ -252,12 +256,12 @@ class _Take:
         self._view.require(wanted for lane in lanes for relation in ("counters", reading) for wanted in RELATIONS["lanes", relation](lane))
         depths = {lane.id: CLAIM_OF_LANE if self._view.knows_scan("lane_items", lane.id, CLAIM_OF_LANE) else each for lane in lanes}
         queues = {lane.id: iter(self._view.scan("lane_items", lane.id, depths[lane.id])) for lane in lanes}
-        heap = [(lane.tag, lane.id, lane) for lane in lanes]
+        virtual = before = self._view.virtual_time(ask.function_id)
+        tags = {lane.id: level(lane.tag, virtual) for lane in lanes}
+        heap = [(tags[lane.id], lane.id, lane) for lane in lanes]
         heapq.heapify(heap)
         ahead: dict[str, Item | None] = {lane_id: next(queue, None) for lane_id, queue in queues.items()}
-        tags = {lane.id: lane.tag for lane in lanes}
         parked: set[str] = set()
-        virtual = before = self._view.virtual_time(ask.function_id)
         self.more = self.more or self._view.more("ready_lanes", ask.function_id, ask.room)
         unread: list[Selection] = []
         passed = 0
