@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Set
 from itertools import combinations
 from typing import Any
 
@@ -35,6 +35,10 @@ class Leads:
 
     def __init__(self) -> None:
         self._spans: dict[tuple[str, str], tuple[float, float, float]] = {}
+
+    def forget(self, ids: Set[str]) -> None:
+        """These ran dry: with what came to them since, they wait anew."""
+        self._spans = {pair: span for pair, span in self._spans.items() if ids.isdisjoint(pair)}
 
     def note(self, weights: Mapping[str, float], served: Mapping[str, int]) -> list[str]:
         """Those that waited before and after have been `served` so often meanwhile. Says who is too far ahead of whom."""
@@ -76,8 +80,10 @@ class Turns:
         if taken:
             wrong += passed(taken, self._waiting, waiting, registry, view_of(tables))
         served = Counter(item.lane_id for item in taken)
+        dry = {item.lane_id for item in self._waiting.values()} - {item.lane_id for item in waiting.values() if item.id in self._waiting}
         lanes = lanes_of(tables, registry, waiting.values())
         for function_id in lanes.keys() | self._lanes.keys():
+            self._lanes[function_id].forget(dry)
             wrong += self._lanes[function_id].note(lanes.get(function_id, {}), served)
         self._waiting, self._held = waiting, set(held)
         if wrong:
