@@ -34,7 +34,7 @@ async def main() -> None:
 
 async def finished() -> None:
     """Returns when every way has made every report."""
-    while len([key async for key in results.keys("")]) < len(WAYS) * len(CUSTOMERS):
+    while len([key async for key in results.keys("")]) < len(WAYS) * len(CUSTOMERS):  # noqa: ASYNC110
         await asyncio.sleep(0.05)
 
 

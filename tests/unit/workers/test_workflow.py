@@ -160,7 +160,9 @@ both = await asyncio.gather(x(), y())
 return [*both, await again(), await again(), *await asyncio.gather(again(), again())]
 """)
     flow = Flow(load(source), **mode)
-    *first, third, fourth = flow.run()
+    answer = flow.run()
+    assert isinstance(answer, list), answer
+    *first, third, fourth = answer
     assert first == [11, 21, 1, 2] and sorted([third, fourth]) == [3, 4] and flow.module.seen == ["base"]
 
 
