@@ -99,6 +99,7 @@ class Lanes:
         for counter_id, slots in self._released.items():
             self._commands.append(Release(counter_id, slots))
             self.open_shut_by(counter_id, OPEN_AT_ONCE)
+            self._go_on_behind(counter_id)
         for lane in self._lanes.values():
             before = self._view.lane(lane.id)
             if before is None:
@@ -123,6 +124,15 @@ class Lanes:
             self.open(lane)
             opened += 1
         return opened
+
+    def _go_on_behind(self, counter_id: str) -> None:
+        """Where all shut lanes that were read are open, by this release and others of its group, a cursor opens those behind them."""
+        seen: list[Lane] = self._view.scan("shut_lanes", counter_id, OPEN_AT_ONCE)
+        if any(self._lanes.get(lane.id, lane).state is LaneState.SHUT for lane in seen):
+            return
+        if self._view.more("shut_lanes", counter_id, OPEN_AT_ONCE) and self._view.timer(f"open/{counter_id}") is None:
+            timer = open_timer(counter_id, self._now_ms)
+            self._commands += [SetRow(timer), TimerSet(timer.id, timer.due_ms)]
 
     def open(self, lane: Lane) -> None:
         """A shut lane is ready: the next claim judges it anew."""

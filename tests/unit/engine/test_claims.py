@@ -77,6 +77,54 @@ def test_a_lane_is_shut_only_where_something_waits_in_it() -> None:
     assert len(bench.claim()) == 1
 
 
+def shared(limit: int, tenants: int) -> Bench:
+    """A function that makes so many calls in all, of tenants with one run each; those that find no room are shut."""
+    concurrency = (Concurrency(limit=limit), Concurrency(limit=9, key="event.data.t"))
+    bench = Bench(FunctionConfig(id="a-f", name="f", triggers=(Trigger(event="x"),), concurrency=concurrency))
+    for tenant in range(tenants):
+        bench.send(data=b'{"t":%d}' % tenant)
+    claim = Claim("n/1", (Ask("a-f", tenants),))
+    assert len([effect for effect in bench.give(claim).effects if isinstance(effect, Call)]) == limit
+    bench.give(claim)
+    assert [lane.state for lane in bench.tables.lanes if lane.state != "empty"] == ["shut"] * (tenants - limit)
+    return bench
+
+
+def end_all(bench: Bench, *others: Claim) -> None:
+    """All calls that are out end in one group, before the other inputs of it."""
+    out = [item for item in bench.tables.items if item.holder is not None]
+    group = [*(CallAnswered(item.run_id, item.id, item.fence, Returned(data=b"1")) for item in out), *others]
+    assert [one.error for one in at_once(bench.heart.handle(group)).decided] == [None] * len(group)
+    assert violations(bench.tables) == []
+
+
+def test_all_slots_that_one_group_frees_are_used_again() -> None:
+    """A release reads a few shut lanes: those that others of its group have opened are opened once, and a cursor finds those behind."""
+    bench = shared(limit=3 * selection.OPEN_AT_ONCE, tenants=6 * selection.OPEN_AT_ONCE)
+    for _ in range(2):
+        end_all(bench)
+        while bench.timers:
+            bench.fire()
+        bench.claim(room=1_000)
+        left = sum(item.holder is not None for item in bench.tables.items)
+        assert left == min(3 * selection.OPEN_AT_ONCE, len(bench.tables.items))
+    assert len(bench.tables.items) == 0
+
+
+def test_lanes_behind_empty_ones_open_in_one_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lane that a release has opened is found empty in the same group: who is behind it was not read, and is opened all the same."""
+    for module in (selection, lanes):
+        monkeypatch.setattr(module, "OPEN_AT_ONCE", 1)
+    bench = shared(limit=1, tenants=3)
+    first = min(lane.id for lane in bench.tables.lanes if lane.state == "shut")
+    (run_id,) = [item.run_id for item in bench.tables.items if item.lane_id == first]
+    bench.give(RunCancelled(run_id, "test"))
+    end_all(bench, Claim("n/1", (Ask("a-f", 9),)))
+    while bench.timers:
+        bench.fire()
+    assert len(bench.claim()) == 1
+
+
 def test_empty_lanes_are_swept() -> None:
     """What is left of tenants that have nothing to do goes in time; a lane that waits stays, and so does what the key counts."""
     bench = limited(1)
