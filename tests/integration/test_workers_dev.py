@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import shutil
 import sys
 import urllib.request
@@ -238,6 +239,20 @@ def test_kinds_come_and_go_with_the_wrangler_file(tmp_path: Path) -> None:
         server.says("SyntaxError")
         assert server.post("/more") == "sent"
         server.says("jobs has more, attempt 1")
+
+
+def test_batches_stand_back_for_requests(tmp_path: Path) -> None:
+    """Processes of batches are nicer than the server, in sessions of their own, whose niceness is what the rest of the machine goes by."""
+    jobs = project(tmp_path / "jobs", HEAD.format(name="jobs") + JOBS + CONSUMER, QUEUE)
+    with running(WorkersDev(jobs, "--children", "1")) as server:
+        own = os.getpriority(os.PRIO_PROCESS, server.popen.pid)
+        children = [int(pid) for pid in Path(f"/proc/{server.popen.pid}/task/{server.popen.pid}/children").read_text().split()]
+        nice = {os.getpriority(os.PRIO_PROCESS, pid) - own: pid for pid in children}
+        assert sorted(nice) == [0, 10]
+        assert os.getsid(nice[10]) == nice[10] and os.getsid(nice[0]) == os.getsid(server.popen.pid)
+        group = Path(f"/proc/{nice[10]}/autogroup")
+        if group.exists():
+            until(lambda: group.read_text().split()[-1] == "10", "the session is nice, too")
 
 
 DATABASE = '[[d1_databases]]\nbinding = "DB"\ndatabase_name = "<the name>"\ndatabase_id = "x"\n'

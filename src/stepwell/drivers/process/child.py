@@ -126,6 +126,7 @@ class ChildProcess:
 
     def _watch(self, process: subprocess.Popen[bytes], problem_fd: int) -> None:
         """In a thread of its own: wait for the end. What the child leaves behind in its group goes with it, before its number is free."""
+        self._surroundings.be_nice(process.pid)
         with contextlib.suppress(ChildProcessError):
             os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         with contextlib.suppress(ProcessLookupError, PermissionError):
