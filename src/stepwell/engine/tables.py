@@ -96,25 +96,21 @@ TABLE_OF: dict[type[Row], str] = {spec.row: name for name, spec in SPECS.items()
 
 
 class Table(Generic[R]):
-    """Rows by key, with their indexes kept in step."""
+    """Rows by key. An index is built when it is first asked, and kept in step from then on: most views never ask most of them."""
 
     __slots__ = ("_indexes", "rows", "spec")
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
         self.rows: dict[Key, R] = {}
-        self._indexes: list[tuple[Callable[[Any], str | None], dict[str, dict[Key, None]]]] = [
-            (value_of, {}) for value_of in spec.indexes.values()
-        ]
+        self._indexes: dict[str, dict[str, dict[Key, None]]] = {}
 
     def put(self, key: Key, row: R) -> None:
         """Set the row under its key, replacing an earlier one."""
-        if not self._indexes:
-            self.rows[key] = row
-            return
-        before = self.rows.get(key)
+        before = self.rows.get(key) if self._indexes else None
         self.rows[key] = row
-        for value_of, index in self._indexes:
+        for name, index in self._indexes.items():
+            value_of = self.spec.indexes[name]
             value = value_of(row)
             if before is not None:
                 old = value_of(before)
@@ -128,13 +124,23 @@ class Table(Generic[R]):
         """Take the row away; nothing happens where there is none."""
         before = self.rows.pop(key, None)
         if before is not None:
-            for value_of, index in self._indexes:
-                self._drop(index, value_of(before), key)
+            for name, index in self._indexes.items():
+                self._drop(index, self.spec.indexes[name](before), key)
 
     def find(self, index_name: str, value: str) -> list[R]:
         """The rows that an index holds under a value, in no particular order."""
-        position = list(self.spec.indexes).index(index_name)
-        return [self.rows[key] for key in self._indexes[position][1].get(value, ())]
+        index = self._indexes.get(index_name)
+        if index is None:
+            index = self._build(index_name)
+        return [self.rows[key] for key in index.get(value, ())]
+
+    def _build(self, index_name: str) -> dict[str, dict[Key, None]]:
+        index = self._indexes[index_name] = {}
+        value_of = self.spec.indexes[index_name]
+        for key, row in self.rows.items():
+            if (value := value_of(row)) is not None:
+                index.setdefault(value, {})[key] = None
+        return index
 
     @staticmethod
     def _drop(index: dict[str, dict[Key, None]], value: str | None, key: Key) -> None:
