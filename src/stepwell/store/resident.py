@@ -25,7 +25,6 @@ class Resident:
         self._rows: dict[str, dict[Key, Any]] = {name: {} for name in KEPT}
         self._whole: set[str] = set()
         self._of_run: dict[str, list[tuple[str, Key]]] = {}
-        self._count = 0
 
     def clear(self) -> None:
         """Know nothing: a commit's outcome is not known, or there is too much."""
@@ -33,7 +32,6 @@ class Resident:
             rows.clear()
         self._whole.clear()
         self._of_run.clear()
-        self._count = 0
 
     def answer(self, wanted: Fetch) -> tuple[dict[str, list[Row]], Fetch]:
         """The rows that are here, and what is left to be read."""
@@ -67,7 +65,6 @@ class Resident:
                 row = rows[key] = read.get(key)
                 if row is not None and table in ("items", "timers") and row.run_id is not None:
                     self._of_run.setdefault(row.run_id, []).append((table, key))
-            self._count += len(keys)
         self._bound()
 
     def note_commit(self, changes: Changes) -> None:
@@ -91,8 +88,10 @@ class Resident:
             for row in change.updated:
                 rows[key_of(row)] = row
             for key in change.deleted:
-                rows.pop(key, None)
-            self._count += len(change.inserted)
+                if table == "counters":
+                    rows[key] = None  # it comes and goes with each call of a key
+                else:
+                    rows.pop(key, None)
         for run_id in changes.ended_runs:
             for table, key in self._of_run.pop(run_id, ()):
                 row = self._rows[table].get(key)
@@ -103,5 +102,5 @@ class Resident:
         self._bound()
 
     def _bound(self) -> None:
-        if self._count > ROWS_MAX:
+        if sum(map(len, self._rows.values())) > ROWS_MAX:
             self.clear()
