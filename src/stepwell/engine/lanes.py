@@ -8,6 +8,7 @@ row and is always ready.
 from __future__ import annotations
 
 import heapq
+from functools import lru_cache
 from typing import Literal
 
 import msgspec
@@ -42,6 +43,7 @@ STRIDE = 1 << 20
 """Virtual time that one claimed item costs its lane."""
 
 
+@lru_cache(maxsize=65536)
 def lane_id(function_id: str, keys: tuple[str, ...]) -> str:
     """The lane of items with these keys."""
     return function_id if not keys else digest("\n".join((function_id, *keys)))
@@ -99,7 +101,8 @@ class Lanes:
         for counter_id, slots in self._released.items():
             self._commands.append(Release(counter_id, slots))
             self.open_shut_by(counter_id, OPEN_AT_ONCE)
-            self._go_on_behind(counter_id)
+            if self._view.more("shut_lanes", counter_id, OPEN_AT_ONCE):
+                self._go_on_behind(counter_id)
         for lane in self._lanes.values():
             before = self._view.lane(lane.id)
             if before is None:
@@ -130,8 +133,8 @@ class Lanes:
         seen: list[Lane] = self._view.scan("shut_lanes", counter_id, OPEN_AT_ONCE)
         if any(self._lanes.get(lane.id, lane).state is LaneState.SHUT for lane in seen):
             return
-        if self._view.more("shut_lanes", counter_id, OPEN_AT_ONCE) and self._view.timer(f"open/{counter_id}") is None:
-            timer = open_timer(counter_id, self._now_ms)
+        timer = open_timer(counter_id, self._now_ms)
+        if self._view.timer(timer.id) is None:
             self._commands += [SetRow(timer), TimerSet(timer.id, timer.due_ms)]
 
     def open(self, lane: Lane) -> None:
@@ -263,7 +266,10 @@ class _Take:
         lanes: list[Lane] = self._view.scan("ready_lanes", ask.function_id, ask.room)
         reading, each = depth_of(self._function.rules)
         # Lanes that other inputs of the group have made or opened were not there when the claim said what it needs.
-        self._view.require(wanted for lane in lanes for relation in ("counters", reading) for wanted in RELATIONS["lanes", relation](lane))
+        unknown = [lane for lane in lanes if not self._view.knows_scan("lane_items", lane.id, each)]
+        self._view.require(
+            wanted for lane in unknown for relation in ("counters", reading) for wanted in RELATIONS["lanes", relation](lane)
+        )
         depths = {lane.id: CLAIM_OF_LANE if self._view.knows_scan("lane_items", lane.id, CLAIM_OF_LANE) else each for lane in lanes}
         queues = {lane.id: iter(self._view.scan("lane_items", lane.id, depths[lane.id])) for lane in lanes}
         virtual = before = self._view.virtual_time(ask.function_id)
