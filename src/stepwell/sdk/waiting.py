@@ -62,7 +62,8 @@ def _elsewhere(future: asyncio.Future[Any], asking: set[asyncio.Task[Any] | None
     if waiter is None:
         return True
     if isinstance(waiter, asyncio.Task) or hasattr(waiter, "_children"):
-        return _elsewhere(waiter, asking, seen)
+        # Where that is done, the task is about to go on, and nobody knows yet to what.
+        return waiter.done() or _elsewhere(waiter, asking, seen)
     joined = _joined(future.get_coro())
     return joined is None or (joined != () and _any(joined, asking, seen))
 
