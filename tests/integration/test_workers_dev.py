@@ -255,6 +255,30 @@ def test_batches_stand_back_for_requests(tmp_path: Path) -> None:
             until(lambda: group.read_text().split()[-1] == "10", "the session is nice, too")
 
 
+PULLED = """
+[[queues.consumers]]
+queue = "pulled"
+type = "http_pull"
+visibility_timeout_ms = 5000
+max_retries = 7
+dead_letter_queue = "pulled-dead"
+"""
+
+
+def test_a_queue_that_is_pulled_is_kept_as_its_project_says(tmp_path: Path) -> None:
+    """Also when the wrangler file says otherwise while it runs; what it leaves out is at its default."""
+    puller = project(tmp_path / "puller", HEAD.format(name="puller") + PULLED, WEB)
+    with running(WorkersDev(puller)) as server:
+
+        def kept() -> tuple[str, int, str]:
+            queue = ask(f"{server.page}/api/queues/pulled")
+            return queue["visibility"], queue["max_retries"], queue["dead_letter"]
+
+        assert kept() == ("5s", 7, "pulled-dead")
+        (puller / "wrangler.toml").write_text(HEAD.format(name="puller") + PULLED.split("visibility")[0])
+        until(lambda: kept() == ("30s", 3, ""), "the queue is kept as the file says now")
+
+
 DATABASE = '[[d1_databases]]\nbinding = "DB"\ndatabase_name = "<the name>"\ndatabase_id = "x"\n'
 ROWS = """
 from workers import Response, WorkerEntrypoint

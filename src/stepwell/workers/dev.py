@@ -16,8 +16,10 @@ import msgspec
 import watchfiles
 
 from stepwell.engine.inputs import AppRemoved
+from stepwell.engine.inputs_primitives import QueueSet
 from stepwell.engine.registry import Settings
 from stepwell.errors import UsageError
+from stepwell.protocol.queues import MAX_RETRIES_DEFAULT, VISIBILITY_MS_DEFAULT
 from stepwell.runtime.node import Node
 from stepwell.server.host import HostOptions, bound, run_host, shown_host
 from stepwell.server.programs import Program, Programs, Surroundings
@@ -155,6 +157,7 @@ class Dev:
         await self._forget(node, [app.name for app in node.registry.apps.values() if app.driver == "process" and app.name not in names])
         for site in self._sites:
             await migrate(node.databases, site.project, self._say)
+            await set_pulled(node, site.project)
 
     async def _forget(self, node: Node, apps: Sequence[str]) -> None:
         """Nothing is begun for these apps any more: their queues keep what is sent to them."""
@@ -190,6 +193,7 @@ class Dev:
         if project.name != before.name:
             raise UsageError(f"its name is {project.name!r} now: start anew for another name, by which others know its state")
         await migrate(node.databases, project, self._say)
+        await set_pulled(node, project)
         if project.ignored != before.ignored:
             self._tell(project)
         site.project = project
@@ -209,6 +213,20 @@ class Dev:
                 # What is wrong has been said, and would be wrong again.
                 break
         return done
+
+
+async def set_pulled(node: Node, project: Project) -> None:
+    """Keep the queues that are pulled over HTTP as the project says; one that is delivered to tells this with its app."""
+    for consumer in project.consumers:
+        if consumer.is_pulled:
+            visibility_ms, retries = consumer.visibility_timeout_ms, consumer.max_retries
+            told = QueueSet(
+                queue=consumer.queue,
+                visibility_ms=VISIBILITY_MS_DEFAULT if visibility_ms is None else visibility_ms,
+                max_retries=MAX_RETRIES_DEFAULT if retries is None else retries,
+                dead_letter=consumer.dead_letter_queue or "",
+            )
+            await node.submit(told)
 
 
 async def run(options: DevOptions, say: Callable[[str], None] = print) -> None:
