@@ -125,11 +125,11 @@ class Message(Generic[T]):
 
     def ack(self) -> None:
         """It is done with, whatever becomes of the rest of the batch."""
-        _warn(self._decisions.ack(self.id))
+        warn(self._decisions.ack(self.id))
 
     def retry(self, *, delay: Duration | None = None) -> None:
         """Deliver it again, after a delay: the queue's `retry_delay` where none is given."""
-        _warn(self._decisions.retry(self.id, None if delay is None else duration_ms(delay, "retry: delay")))
+        warn(self._decisions.retry(self.id, None if delay is None else duration_ms(delay, "retry: delay")))
 
     def __repr__(self) -> str:
         return f"<message {self.id} attempt {self.attempts}>"
@@ -155,11 +155,11 @@ class MessageBatch(Generic[T]):
 
     def ack_all(self) -> None:
         """All messages of which nothing was said yet are done with."""
-        _warn(self.decisions.ack_all())
+        warn(self.decisions.ack_all())
 
     def retry_all(self, *, delay: Duration | None = None) -> None:
         """Deliver all messages of which nothing was said yet again, after a delay."""
-        _warn(self.decisions.retry_all(None if delay is None else duration_ms(delay, "retry_all: delay")))
+        warn(self.decisions.retry_all(None if delay is None else duration_ms(delay, "retry_all: delay")))
 
     def __len__(self) -> int:
         return len(self.messages)
@@ -168,7 +168,8 @@ class MessageBatch(Generic[T]):
         return f"<batch of {len(self.messages)} messages of {self.queue}>"
 
 
-def _warn(warning: str | None) -> None:
+def warn(warning: str | None) -> None:
+    """Tell of a word that came too late."""
     if warning is not None:
         log.warning(warning)
 

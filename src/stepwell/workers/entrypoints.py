@@ -1,7 +1,7 @@
 """A Worker's handlers: which there are in its main module, and how each is called.
 
 A request, a tick and a batch each get an instance of the entrypoint's class, an `ctx` that remembers what is left to `waitUntil`, and the
-limits of their kind. What comes of a batch is a report, which the server settles; nothing here knows a queue.
+limits of their kind. What comes of a batch the server settles; nothing here knows a queue.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from stepwell.errors import UsageError
+from stepwell.protocol.queues import Outcome
+from stepwell.sdk.failure import failure_of
 from stepwell.workers.bases import DurableObject, WorkerEntrypoint, WorkflowEntrypoint
 from stepwell.workers.batch import MessageBatch
 from stepwell.workers.env import bind, env
@@ -118,14 +120,15 @@ class Worker:
 
     # Batches.
 
-    async def call_queue(self, batch: MessageBatch, on_error: OnError | None = None) -> dict[str, Any]:
-        """The report of a batch, when all that its handler left is done: a late `retry()` counts. `on_error`: as for a tick."""
+    async def call_queue(self, batch: MessageBatch) -> Outcome:
+        """What comes of a batch, when all that its handler left is done: a late `retry()` counts, and so does an error."""
+        raised: list[BaseException] = []
         if "queue" not in self.handlers:
             log.error("The queue %r has nobody to call: write a queue handler, or remove its consumer", batch.queue)
-            return batch.decisions.report("exception")
-        invocation = self._invocation(f"queue({batch.queue!r})", self.limits.queue)
-        outcome = await self._outcome(invocation, "queue", batch, on_error)
-        return batch.decisions.report(outcome)
+            raised.append(RuntimeError("there is no queue handler"))
+        else:
+            await self._outcome(self._invocation(f"queue({batch.queue!r})", self.limits.queue), "queue", batch, raised.append)
+        return batch.decisions.outcome(failure_of(raised[0]).error if raised else None)
 
     async def _outcome(self, invocation: Invocation, name: str, argument: Any, on_error: OnError | None) -> str:
         outcome = "ok"

@@ -8,16 +8,12 @@ from typing import Any
 
 import pytest
 
+from stepwell.protocol.queues import Outcome
 from stepwell.workers.batch import Delivered, MessageBatch
 
 
 def batch() -> MessageBatch:
     return MessageBatch("q", [Delivered(id=id, timestamp_ms=0, body={"name": id}, attempts=1) for id in "abc"])
-
-
-def report(**changed: Any) -> dict[str, Any]:
-    plain = {"outcome": "ok", "ackAll": False, "retryBatch": {"retry": False}, "explicitAcks": [], "retryMessages": []}
-    return {**plain, **changed}
 
 
 def nothing_more(then: str, before: str, message: str = "") -> str:
@@ -26,28 +22,33 @@ def nothing_more(then: str, before: str, message: str = "") -> str:
     return f"Received a call to {then}{of} after {before} was already called. Calling {then_of} after calling {before} has no effect."
 
 
-ALL_AGAIN = {"retryBatch": {"retry": True}}
+ALL_AGAIN = Outcome(retry_all=True)
 
 
-def after(seconds: int) -> dict[str, Any]:
-    return {"retryBatch": {"retry": True, "delaySeconds": seconds}}
+def after(seconds: int) -> Outcome:
+    return Outcome(retry_all=True, retry_all_delay_ms=seconds * 1000)
 
 
 Do = Callable[[MessageBatch, Any, Any], object]
-CASES: list[tuple[str, Do, dict[str, Any], str | None]] = [
-    ("nothing", lambda batch, a, b: None, {}, None),
-    ("ack and retry", lambda batch, a, b: (a.ack(), b.retry()), {"explicitAcks": ["a"], "retryMessages": [{"msgId": "b"}]}, None),
-    ("ack twice", lambda batch, a, b: (a.ack(), a.ack()), {"explicitAcks": ["a"]}, None),
-    ("ack, retry", lambda batch, a, b: (a.ack(), a.retry()), {"explicitAcks": ["a"]}, nothing_more("retry()", "ack()", "a")),
-    ("retry, ack", lambda batch, a, b: (a.retry(), a.ack()), {"retryMessages": [{"msgId": "a"}]}, nothing_more("ack()", "retry()", "a")),
-    ("ackAll", lambda batch, a, b: batch.ackAll(), {"ackAll": True}, None),
-    ("ackAll, b.retry", lambda batch, a, b: (batch.ackAll(), b.retry()), {"ackAll": True}, nothing_more("retry()", "ackAll()", "b")),
-    ("ackAll, b.ack", lambda batch, a, b: (batch.ackAll(), b.ack()), {"ackAll": True}, None),
-    ("b.retry, ackAll", lambda batch, a, b: (b.retry(), batch.ackAll()), {"ackAll": True, "retryMessages": [{"msgId": "b"}]}, None),
-    ("a.ack, retryAll", lambda batch, a, b: (a.ack(), batch.retryAll()), {"explicitAcks": ["a"], **ALL_AGAIN}, None),
+CASES: list[tuple[str, Do, Outcome, str | None]] = [
+    ("nothing", lambda batch, a, b: None, Outcome(), None),
+    ("ack and retry", lambda batch, a, b: (a.ack(), b.retry()), Outcome(acks=("a",), retries={"b": None}), None),
+    ("ack twice", lambda batch, a, b: (a.ack(), a.ack()), Outcome(acks=("a",)), None),
+    ("ack, retry", lambda batch, a, b: (a.ack(), a.retry()), Outcome(acks=("a",)), nothing_more("retry()", "ack()", "a")),
+    ("retry, ack", lambda batch, a, b: (a.retry(), a.ack()), Outcome(retries={"a": None}), nothing_more("ack()", "retry()", "a")),
+    ("ackAll", lambda batch, a, b: batch.ackAll(), Outcome(ack_all=True), None),
+    ("ackAll, b.retry", lambda batch, a, b: (batch.ackAll(), b.retry()), Outcome(ack_all=True), nothing_more("retry()", "ackAll()", "b")),
+    ("ackAll, b.ack", lambda batch, a, b: (batch.ackAll(), b.ack()), Outcome(ack_all=True, acks=("b",)), None),
+    ("b.retry, ackAll", lambda batch, a, b: (b.retry(), batch.ackAll()), Outcome(ack_all=True, retries={"b": None}), None),
+    ("a.ack, retryAll", lambda batch, a, b: (a.ack(), batch.retryAll()), Outcome(acks=("a",), retry_all=True), None),
     ("retryAll, a.ack", lambda batch, a, b: (batch.retryAll(), a.ack()), ALL_AGAIN, nothing_more("ack()", "retryAll()", "a")),
     ("retryAll, ackAll", lambda batch, a, b: (batch.retryAll(), batch.ackAll()), ALL_AGAIN, nothing_more("ackAll()", "retryAll()")),
-    ("ackAll, retryAll", lambda batch, a, b: (batch.ackAll(), batch.retryAll()), {"ackAll": True}, nothing_more("retryAll()", "ackAll()")),
+    (
+        "ackAll, retryAll",
+        lambda batch, a, b: (batch.ackAll(), batch.retryAll()),
+        Outcome(ack_all=True),
+        nothing_more("retryAll()", "ackAll()"),
+    ),
     ("retryAll 4, 2", lambda batch, a, b: (batch.retryAll(delaySeconds=4), batch.retryAll(delaySeconds=2)), after(2), None),
     ("retryAll 2, 4", lambda batch, a, b: (batch.retryAll(delaySeconds=2), batch.retryAll(delaySeconds=4)), after(4), None),
     ("retryAll 2, plain", lambda batch, a, b: (batch.retryAll(delaySeconds=2), batch.retryAll()), after(2), None),
@@ -55,35 +56,34 @@ CASES: list[tuple[str, Do, dict[str, Any], str | None]] = [
     (
         "retry 4, 2",
         lambda batch, a, b: (a.retry(delaySeconds=4), a.retry(delaySeconds=2)),
-        {"retryMessages": [{"msgId": "a", "delaySeconds": 2}]},
+        Outcome(retries={"a": 2000}),
         None,
     ),
-    ("retry 2, plain", lambda batch, a, b: (a.retry(delaySeconds=2), a.retry()), {"retryMessages": [{"msgId": "a"}]}, None),
+    ("retry 2, plain", lambda batch, a, b: (a.retry(delaySeconds=2), a.retry()), Outcome(retries={"a": None}), None),
     (
         "all kinds",
         lambda batch, a, b: (a.retry({"delaySeconds": 3}), b.retry(), batch.retryAll(delaySeconds=1)),
-        {"retryMessages": [{"msgId": "a", "delaySeconds": 3}, {"msgId": "b"}], **after(1)},
+        Outcome(retries={"a": 3000, "b": None}, retry_all=True, retry_all_delay_ms=1000),
         None,
     ),
 ]
 
 
 @pytest.mark.parametrize(("do", "expected", "warning"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
-def test_precedence(do: Do, expected: dict[str, Any], warning: str | None, caplog: pytest.LogCaptureFixture) -> None:
-    """The report, and the warning of a call that has no effect."""
+def test_precedence(do: Do, expected: Outcome, warning: str | None, caplog: pytest.LogCaptureFixture) -> None:
+    """What is told of the batch, and the warning of a call that has no effect."""
     made = batch()
     do(made, made.messages[0], made.messages[1])
-    assert made.decisions.report("ok") == report(**expected)
-    assert made.decisions.report("exception")["outcome"] == "exception"
+    assert made.decisions.outcome(None) == expected
     assert [record.getMessage() for record in caplog.records] == ([] if warning is None else [warning])
 
 
-@pytest.mark.parametrize(("given", "seconds"), [(-1, -1), (86401, 86401), (1.5, 1), ("5", 5), (float("nan"), 0), (True, 1)])
+@pytest.mark.parametrize(("given", "seconds"), [(-1, 0), (86401, 86400), (1.5, 1), ("5", 5), (float("nan"), 0), (True, 1)])
 def test_delays_are_taken_as_numbers(given: Any, seconds: int) -> None:
-    """Out of bounds too: that is the server's to judge."""
+    """Those out of bounds as the bound, for the platform takes them without a word."""
     made = batch()
     made.messages[0].retry(delaySeconds=given)
-    assert made.decisions.report("ok")["retryMessages"] == [{"msgId": "a", "delaySeconds": seconds}]
+    assert made.decisions.outcome(None).retries == {"a": seconds * 1000}
 
 
 def test_delays_that_are_none() -> None:

@@ -20,7 +20,6 @@ from stepwell.workers.bindings.names import CHARS_MAX, store_name
 from stepwell.workers.bindings.queue import Queue
 from stepwell.workers.config import Migration, Project, Renamed
 from stepwell.workers.errors import BindingError
-from stepwell.workers.kinds.queue import outcome_of
 from stepwell.workers.objects.classes import Stored, stored_classes
 from stepwell.workers.objects.ids import Names, actor_name
 from stepwell.workers.web.request import Request
@@ -203,21 +202,6 @@ def test_what_kv_puts_and_asks() -> None:
             await refused.delete("k")
 
     asyncio.run(main())
-
-
-def test_outcomes_of_batches() -> None:
-    """A report in the protocol's words; delays within its bounds; the error of a handler that failed."""
-    report = {
-        "outcome": "exception",
-        "ackAll": False,
-        "retryBatch": {"retry": True, "delaySeconds": -5},
-        "explicitAcks": ["a"],
-        "retryMessages": [{"msgId": "b"}, {"msgId": "c", "delaySeconds": 90_000}],
-    }
-    outcome = outcome_of(report, b'{"name":"E"}')
-    assert outcome.acks == ("a",) and outcome.retries == {"b": None, "c": 86_400_000}
-    assert outcome.retry_all and outcome.retry_all_delay_ms == 0 and bytes(outcome.error or b"") == b'{"name":"E"}'
-    assert outcome_of({**report, "outcome": "ok"}, b"").error is None
 
 
 def test_values_between_processes() -> None:

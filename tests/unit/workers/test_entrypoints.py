@@ -8,9 +8,11 @@ import signal
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
+import msgspec
 import pytest
 
 from stepwell.errors import UsageError
+from stepwell.protocol.queues import Outcome
 from stepwell.workers.batch import Delivered, MessageBatch
 from stepwell.workers.entrypoints import Worker
 from stepwell.workers.limits import HandlerLimits, LimitExceeded, Limits, cloudflares, count_tasks
@@ -121,14 +123,7 @@ def test_every_kind_of_handler(load: Load) -> None:
         assert await (await worker.call_fetch(request(), "Admin", {"level": 3})).text() == "admin 3"
         assert await worker.call_scheduled("*/5 * * * *", 1234) == {"outcome": "ok", "noRetry": False}
         assert await worker.call_scheduled("never", 5) == {"outcome": "exception", "noRetry": True}
-        report = await worker.call_queue(batch({"order": 1}, {"order": -1}))
-        assert report == {
-            "outcome": "ok",
-            "ackAll": False,
-            "retryBatch": {"retry": False},
-            "explicitAcks": ["m0"],
-            "retryMessages": [{"msgId": "m1", "delaySeconds": 5}],
-        }
+        assert await worker.call_queue(batch({"order": 1}, {"order": -1})) == Outcome(acks=("m0",), retries={"m1": 5000})
         assert seen == [("*/5 * * * *", 1234, "scheduled", "shop"), ("never", 5, "scheduled", "shop"), ("jobs", 1), ("jobs", -1)]
 
     asyncio.run(main())
@@ -169,7 +164,7 @@ def test_handlers_in_the_older_style(load: Load) -> None:
         assert worker.handlers == {"fetch", "scheduled", "queue"}
         assert await (await worker.call_fetch(request())).text() == "old" == main_module.env.NAME
         assert await worker.call_scheduled("x") == {"outcome": "ok", "noRetry": False} and main_module.seen == ["x"]
-        assert (await worker.call_queue(batch(1)))["retryBatch"] == {"retry": True}
+        assert await worker.call_queue(batch(1)) == Outcome(retry_all=True)
 
     asyncio.run(main())
 
@@ -183,7 +178,7 @@ def test_a_worker_without_a_handler(load: Load, caplog: pytest.LogCaptureFixture
         with pytest.raises(TypeError, match=r"^Method fetch does not exist$"):
             await worker.call_fetch(request())
         assert await worker.call_scheduled("x") == {"outcome": "exception", "noRetry": True}
-        assert (await worker.call_queue(batch(1)))["outcome"] == "exception"
+        assert b"there is no queue handler" in ((await worker.call_queue(batch(1))).error or b"")
 
     asyncio.run(main())
     assert "write a scheduled handler, or remove the trigger" in caplog.text
@@ -302,14 +297,10 @@ def test_the_outcome_of_a_batch(load: Load, act: Act, outcome: str, acks: list[s
     """It is taken when all that was left to `waitUntil` is done; an exception there or in the handler is its outcome."""
     main_module = load(QUEUE)
     main_module.act = act  # type: ignore[attr-defined]
-    report = asyncio.run(Worker(main_module).call_queue(batch(1, 2, 3)))
-    assert report == {
-        "outcome": outcome,
-        "ackAll": ack_all,
-        "retryBatch": {"retry": False},
-        "explicitAcks": acks,
-        "retryMessages": [{"msgId": id} for id in retries],
-    }
+    came = asyncio.run(Worker(main_module).call_queue(batch(1, 2, 3)))
+    assert (came.error is None) == (outcome == "ok")
+    said = Outcome(acks=tuple(acks), retries=dict.fromkeys(retries), ack_all=ack_all)
+    assert msgspec.structs.replace(came, error=None) == said
 
 
 def test_work_behind_a_response(load: Load, caplog: pytest.LogCaptureFixture) -> None:
@@ -452,10 +443,10 @@ def test_limits(load: Load, act: str, limits: Limits, sentence: str, caplog: pyt
         module = load(SLOW)
         worker = Worker(module, limits=limits)
         module.act = getattr(module, act)  # type: ignore[attr-defined]
-        assert (await worker.call_queue(batch(1)))["outcome"] == "exception"
+        assert (await worker.call_queue(batch(1))).error is not None
         assert module.cleaned == (["waits"] if act in ("waits", "leaves") else [])
         module.act = module.quick  # type: ignore[attr-defined]
-        assert (await worker.call_queue(batch(1)))["outcome"] == "ok"
+        assert (await worker.call_queue(batch(1))).error is None
 
     asyncio.run(main())
     assert [sentence in record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == [True]

@@ -5,12 +5,9 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-import msgspec
-
-from stepwell.protocol.queues import DELAY_MS_MAX, Outcome
+from stepwell.protocol.queues import Outcome
 from stepwell.sdk import batch as sdk
 from stepwell.sdk.app import App
-from stepwell.sdk.failure import failure_of
 from stepwell.sdk.queues import Consumer, Queue
 from stepwell.workers import config
 from stepwell.workers.batch import Delivered, MessageBatch
@@ -51,11 +48,9 @@ class WorkerConsumer(Consumer):
 
     async def handle(self, batch: sdk.MessageBatch[Any]) -> Outcome:
         """What the handler says of the batch, when all that it left to `waitUntil` is done."""
-        raised: list[BaseException] = []
-        report = await self._worker.call_queue(given(batch), raised.append)
+        outcome = await self._worker.call_queue(given(batch))
         await paid()
-        error = failure_of(raised[0]).error if raised else failure_of(RuntimeError("there is no queue handler")).error
-        return outcome_of(report, error)
+        return outcome
 
 
 def given(batch: sdk.MessageBatch[Any]) -> MessageBatch:
@@ -68,21 +63,3 @@ def given(batch: sdk.MessageBatch[Any]) -> MessageBatch:
     if batch.backlog.oldest_ms is not None:
         metrics["oldestMessageTimestamp"] = batch.backlog.oldest_ms
     return MessageBatch(batch.queue, delivered, metrics)
-
-
-def outcome_of(report: dict[str, Any], error: bytes) -> Outcome:
-    """A report in the protocol's words. Explicit acks hold also where the handler has failed."""
-    again = report["retryBatch"]
-    return Outcome(
-        acks=tuple(report["explicitAcks"]),
-        retries={one["msgId"]: _delay_ms(one.get("delaySeconds")) for one in report["retryMessages"]},
-        ack_all=report["ackAll"],
-        retry_all=again["retry"],
-        retry_all_delay_ms=_delay_ms(again.get("delaySeconds")),
-        error=msgspec.Raw(error) if report["outcome"] != "ok" else None,
-    )
-
-
-def _delay_ms(seconds: int | None) -> int | None:
-    """A delay within bounds: the platform takes others without a word."""
-    return None if seconds is None else min(max(seconds, 0) * 1000, DELAY_MS_MAX)
