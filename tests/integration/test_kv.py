@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import stepwell
-from stepwell.engine.inputs import NodeStarted, TimerDue
+from stepwell.engine.inputs import NodeStarted, SignalSent, TimerDue
 from stepwell.engine.inputs_primitives import KvWritten
 from stepwell.engine.model_primitives import KvEntry
 from stepwell.engine.timers import SWEEP_KEEPS_MS, SWEEP_MS
@@ -168,6 +168,20 @@ def test_values_are_there_when_the_file_is_opened_again(tmp_path: Path) -> None:
                 assert await flags.get("n", 0) == opened
                 await flags.put("n", opened + 1)
                 assert await node.reader.kv_namespaces(10) == ("flags",)
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize("db", [False, True], ids=["memory", "sqlite"])
+def test_kept_signals_are_no_namespace(tmp_path: Path, db: bool) -> None:
+    """They lie among the entries, in a namespace that has no name: nobody is told of it."""
+
+    async def test() -> None:
+        async with engine(tmp_path, db) as (flags, node):
+            await node.submit(SignalSent("go", b"1", keep_until_ms=node.clock.now_ms() + 60_000))
+            assert await node.reader.kv_namespaces(10) == ()
+            await flags.put("n", 1)
+            assert await node.reader.kv_namespaces(10) == ("flags",)
 
     asyncio.run(test())
 

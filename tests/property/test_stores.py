@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from stepwell.store.base import RunOrder, RunWalk, Store
 from stepwell.store.sqlite import SqliteStore
 from stepwell.store.statements import CODECS
 from tests.simulation import queues
+from tests.simulation.actors import ActorWorld
 from tests.simulation.checkers import WatchedHeart
 from tests.simulation.clock import VirtualClock
 from tests.simulation.faults import FaultyStore
@@ -71,8 +72,13 @@ def test_sqlite_does_what_the_model_does_with_queues(seed: int, tmp_path: Path) 
     play_again(queues.simulate(seed, QueueRecorder), queues.small_bounds(seed), tmp_path)
 
 
-def play_again(world: World | queues.QueueWorld, bounds: AbstractContextManager[None], tmp_path: Path) -> None:
-    """Give the same inputs at the same times to a file."""
+def play_again(
+    world: World | queues.QueueWorld | ActorWorld,
+    bounds: AbstractContextManager[None],
+    tmp_path: Path,
+    compare: Callable[[Store, Store, Tables], Awaitable[None]] | None = None,
+) -> None:
+    """Give the same inputs at the same times to a file. `compare` asks both stores; unless said, all that runs and queues are asked."""
     recorder = world.heart
     assert isinstance(recorder, Recorder)
     path = tmp_path / "replay.db"
@@ -93,7 +99,7 @@ def play_again(world: World | queues.QueueWorld, bounds: AbstractContextManager[
                         await heart.reload()
                 except StoreUnavailable as error:
                     assert repr(error) == outcome, f"group {number}: {inputs}"
-            await same_answers(store, world.store, world.tables)
+            await (compare or same_answers)(store, world.store, world.tables)
         finally:
             await store.close()
         assert next(faults, None) is None

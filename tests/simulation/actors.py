@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
-from unittest import mock
+from contextlib import AbstractContextManager
 
 import msgspec
 
@@ -28,6 +26,7 @@ from stepwell.primitives.actor_invariants import actor_violations
 from stepwell.protocol.actors import RETRIES_MAX, Outcome
 from stepwell.runtime.heart import Decided, Heart
 from stepwell.store.memory import MemoryStore
+from tests.simulation.bounds import bounded
 from tests.simulation.broken import Broken
 from tests.simulation.clock import VirtualClock, at_once
 from tests.simulation.faults import FaultyStore, Luck
@@ -395,12 +394,10 @@ class ActorWorld:
             raise Broken(f"{when}: {'; '.join(wrong)}")
 
 
-@contextmanager
-def small_bounds(seed: int) -> Iterator[None]:
+def small_bounds(seed: int) -> AbstractContextManager[None]:
     """Cursors that take several steps, and actors that are not small."""
-    bounds = {"WHOLE_KEYS": seed % 4 + 1, "CLEAR_AT_ONCE": 2, "REFIRE_AT_ONCE": 1}
-    with mock.patch.multiple(selection, **bounds), mock.patch.multiple(machine, **bounds):
-        yield
+    values = {"WHOLE_KEYS": seed % 4 + 1, "CLEAR_AT_ONCE": 2, "REFIRE_AT_ONCE": 1}
+    return bounded([(module, name, value) for module in (selection, machine) for name, value in values.items()])
 
 
 def simulate_actors(seed: int, make_heart: MakeHeart = Heart) -> ActorWorld:

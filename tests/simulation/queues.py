@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from stepwell.engine.commands import Command, Effect, RegistryChanged, Reply
@@ -43,6 +43,7 @@ from stepwell.protocol.queues import Consumer, Outcome
 from stepwell.runtime.heart import Beat, Decided, Heart, known
 from stepwell.store.base import Store, Transaction
 from stepwell.store.memory import MemoryStore
+from tests.simulation.bounds import bounded
 from tests.simulation.broken import Broken
 from tests.simulation.checkers import FOR_EVER, WatchedHeart
 from tests.simulation.clock import VirtualClock, at_once
@@ -463,18 +464,9 @@ SMALL = (
 """Bounds so small that every cursor and claim takes several steps."""
 
 
-@contextmanager
-def small_bounds(seed: int) -> Iterator[None]:
+def small_bounds(seed: int) -> AbstractContextManager[None]:
     """The bounds that a seed runs under: small ones for every other."""
-    kept = [(module, name, getattr(module, name)) for module, name, _ in SMALL]
-    if seed % 2:
-        for module, name, value in SMALL:
-            setattr(module, name, value)
-    try:
-        yield
-    finally:
-        for module, name, value in kept:
-            setattr(module, name, value)
+    return bounded(SMALL if seed % 2 else ())
 
 
 def simulate(seed: int, make_heart: MakeHeart = QueueHeart) -> QueueWorld:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import msgspec
 
@@ -52,6 +52,7 @@ from stepwell.runtime.shares import Shares
 from stepwell.server.edits import from_step
 from stepwell.store.base import Store
 from stepwell.store.memory import MemoryStore
+from tests.simulation.bounds import bounded
 from tests.simulation.broken import Broken
 from tests.simulation.checkers import FOR_EVER, Meetings, WatchedHeart, judge_commit, judge_end
 from tests.simulation.clock import VirtualClock, at_once
@@ -521,18 +522,9 @@ SMALL = (
 """Bounds so small that every cursor takes several steps."""
 
 
-@contextmanager
-def small_bounds(seed: int) -> Iterator[None]:
+def small_bounds(seed: int) -> AbstractContextManager[None]:
     """The bounds that a seed runs under: small ones for every other."""
-    kept = [(module, name, getattr(module, name)) for module, name, _ in SMALL]
-    if seed % 2:
-        for module, name, value in SMALL:
-            setattr(module, name, value)
-    try:
-        yield
-    finally:
-        for module, name, value in kept:
-            setattr(module, name, value)
+    return bounded(SMALL if seed % 2 else ())
 
 
 def simulate(seed: int, make_heart: MakeHeart = WatchedHeart) -> World:

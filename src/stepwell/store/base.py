@@ -282,7 +282,7 @@ class Reader(Protocol):
         ...
 
     async def kv_namespaces(self, limit: int) -> tuple[str, ...]:
-        """The namespaces that hold anything."""
+        """The namespaces that hold anything, but the one without a name, where the engine keeps signals (`engine/mail.py`)."""
         ...
 
     async def queues(self, limit: int, after: str = "") -> tuple[Queue, ...]:

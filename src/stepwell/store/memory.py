@@ -342,7 +342,7 @@ class _Reader:
 
     async def kv_namespaces(self, limit: int) -> tuple[str, ...]:
         """The namespaces that hold anything."""
-        return tuple(sorted({entry.namespace for entry in self._tables.kv})[:limit])
+        return tuple(sorted({entry.namespace for entry in self._tables.kv if entry.namespace})[:limit])
 
     async def queues(self, limit: int, after: str = "") -> tuple[Queue, ...]:
         """Queues by name."""

@@ -401,9 +401,9 @@ ORDER BY key
 LIMIT :limit;
 
 -- name: kv_namespaces
--- The namespaces that hold anything: one look at the index for each.
+-- The namespaces that hold anything, but the one without a name, where the engine keeps signals: one look at the index for each.
 WITH RECURSIVE found (namespace) AS (
-    SELECT min(namespace) FROM kv
+    SELECT min(namespace) FROM kv WHERE namespace > ''
     UNION ALL
     SELECT (SELECT min(kv.namespace) FROM kv WHERE kv.namespace > found.namespace) FROM found WHERE found.namespace IS NOT NULL
 )
