@@ -31,9 +31,6 @@ RETRY_S = (2, 4, 8, 16, 32, 64)
 JITTER_SHARE = 4
 """Each wait is lengthened by up to this part of it, by a hash of the alarm's identity."""
 
-LOST_MS = 0
-"""How long after its process was taken from under it."""
-
 
 class AlarmFired(Effect, frozen=True):
     """An alarm goes off: its actor is to be activated, wherever it lives, and told."""
@@ -271,7 +268,7 @@ def ended(actor: Actor, answered: AlarmAnswered, now_ms: int) -> tuple[Actor, li
     if answered.outcome == "ok" or fired_ms is None:
         return actor, []
     if answered.outcome == "lost":
-        return again(actor, fired_ms, retries, now_ms + LOST_MS)
+        return again(actor, fired_ms, retries, now_ms)
     if retries == RETRIES_MAX:
         return actor, []
     return again(actor, fired_ms, retries + 1, now_ms + retry_ms(actor, fired_ms, retries))

@@ -15,6 +15,14 @@ from typing import Any
 
 from stepwell.errors import ProtocolError, UsageError
 from stepwell.protocol.cloudflare_cron import CloudflareCron
+from stepwell.protocol.queues import (
+    BATCH_SIZE_MAX,
+    BATCH_TIMEOUT_MS_MAX,
+    CONCURRENCY_MAX,
+    DELAY_S_MAX,
+    MAX_RETRIES_MAX,
+    VISIBILITY_MS_MAX,
+)
 from stepwell.workers.config import (
     Consumer,
     D1Database,
@@ -32,9 +40,6 @@ from stepwell.workers.jsonc import read_jsonc
 from stepwell.workers.wrangler_table import Table
 
 FILES = ("wrangler.json", "wrangler.jsonc", "wrangler.toml")
-DELAY_MAX_S = 86_400
-BATCH_SIZE_MAX, BATCH_TIMEOUT_MAX_S, RETRIES_MAX, CONCURRENCY_MAX = 100, 60, 100, 250
-VISIBILITY_MAX_MS = 12 * 3600 * 1000
 CPU_MAX_MS = 300_000
 
 _NAME = re.compile(r"[a-z0-9_][a-z0-9_-]{0,62}")
@@ -203,7 +208,7 @@ def _producer(table: Table) -> Producer:
     return Producer(
         binding=_binding(table, "binding"),
         queue=table.text("queue"),
-        delivery_delay_s=table.whole("delivery_delay", 0, DELAY_MAX_S, default=0),
+        delivery_delay_s=table.whole("delivery_delay", 0, DELAY_S_MAX, default=0),
     )
 
 
@@ -228,12 +233,12 @@ def _consumer(table: Table) -> Consumer:
         queue=queue,
         is_pulled=kind == "http_pull",
         max_batch_size=table.whole_or_none("max_batch_size", 0, BATCH_SIZE_MAX),
-        max_batch_timeout_s=table.whole_or_none("max_batch_timeout", 0, BATCH_TIMEOUT_MAX_S),
-        max_retries=table.whole_or_none("max_retries", 0, RETRIES_MAX),
-        retry_delay_s=table.whole_or_none("retry_delay", 0, DELAY_MAX_S),
+        max_batch_timeout_s=table.whole_or_none("max_batch_timeout", 0, BATCH_TIMEOUT_MS_MAX // 1000),
+        max_retries=table.whole_or_none("max_retries", 0, MAX_RETRIES_MAX),
+        retry_delay_s=table.whole_or_none("retry_delay", 0, DELAY_S_MAX),
         max_concurrency=table.whole_or_none("max_concurrency", 1, CONCURRENCY_MAX),
         dead_letter_queue=dead,
-        visibility_timeout_ms=table.whole_or_none("visibility_timeout_ms", 0, VISIBILITY_MAX_MS),
+        visibility_timeout_ms=table.whole_or_none("visibility_timeout_ms", 0, VISIBILITY_MS_MAX),
     )
 
 
