@@ -145,7 +145,7 @@ def decoded(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
     """A request's body. Raises `ProtocolError`."""
     try:
         return decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolError(f"the body is not what this route takes: {error}") from None
 
 

@@ -39,6 +39,7 @@ from stepwell.protocol.queues import (
 from stepwell.runtime.node import Node
 from stepwell.server.auth import Keys
 from stepwell.server.http import Guard, Handler, Receive, Scope, Send, answer, error_response, json_response, read_body, status_of
+from stepwell.server.run_api import fields_or_none
 
 ACCOUNTS = ("/accounts/{account}", "/client/v4/accounts/{account}")
 """Where Cloudflare's API has its queues: any account's name is this server's."""
@@ -156,12 +157,12 @@ class QueueApi:
 
     async def publish(self, request: Request) -> Any:
         """One message."""
-        await send_messages(self._node, request.path_params["queue"], [published(await fields(request), None)])
+        await send_messages(self._node, request.path_params["queue"], [published(await fields_or_none(request), None)])
         return None
 
     async def publish_batch(self, request: Request) -> Any:
         """Several messages, all or none."""
-        body = await fields(request)
+        body = await fields_or_none(request)
         told = body.get("messages")
         if not isinstance(told, list) or not all(isinstance(one, dict) for one in told):
             raise ProtocolError('messages must be an array of objects, like {"messages": [{"body": …}]}')
@@ -170,7 +171,7 @@ class QueueApi:
 
     async def pull(self, request: Request) -> Any:
         """Take messages for a time."""
-        body = await fields(request)
+        body = await fields_or_none(request)
         queue = checked_name(request.path_params["queue"])
         size = whole_of(body, "batch_size", PULL_SIZE_DEFAULT, 1, BATCH_SIZE_MAX)
         told = body.get("visibility_timeout_ms") is not None
@@ -180,7 +181,7 @@ class QueueApi:
 
     async def ack(self, request: Request) -> Any:
         """Settle pulled messages by their leases; those of leases that are over are named, and nothing happens to them."""
-        body = await fields(request)
+        body = await fields_or_none(request)
         acks = [lease_in(one) for one in listed(body, "acks")]
         retries = [(lease_in(one), delay_of(one.get("delay_seconds"))) for one in listed(body, "retries")]
         if len(acks) + len(retries) > BATCH_SIZE_MAX:
@@ -281,18 +282,6 @@ def shown(message: Message) -> dict[str, Any]:
         "lease_id": lease_of(message),
         "metadata": {"CF-Content-Type": message.content_type},
     }
-
-
-async def fields(request: Request) -> dict[str, Any]:
-    """The request's JSON object, empty where there is no body. Raises `ProtocolError`."""
-    raw = await request.body()
-    try:
-        body = decode(raw) if raw else {}
-    except ProtocolError as error:
-        raise ProtocolError(f"the body is no JSON: {error}") from None
-    if not isinstance(body, dict):
-        raise ProtocolError("the body must be a JSON object")
-    return body
 
 
 def listed(body: dict[str, Any], name: str) -> list[dict[str, Any]]:

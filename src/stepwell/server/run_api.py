@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -13,7 +12,7 @@ from stepwell.engine.expression import compile_expression
 from stepwell.engine.inputs import CancellationEnded, FunctionInvoked, RunHeld, RunsCancelled, SignalSent
 from stepwell.engine.model import Cancellation
 from stepwell.errors import NotFound, ProtocolError
-from stepwell.protocol.codec import canonical
+from stepwell.protocol.codec import canonical, decode
 from stepwell.protocol.durations import format_duration, parse_date_ms, parse_duration_ms
 from stepwell.protocol.events import parse_event
 from stepwell.protocol.ids import app_uuid, function_uuid, ulid
@@ -154,8 +153,8 @@ def kept_ms(value: Any) -> int:
 async def fields(request: Request) -> dict[str, Any]:
     """The request's JSON object. Raises `ProtocolError` for anything else."""
     try:
-        body = msgspec.json.decode(await request.body())
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        body = decode(await request.body())
+    except ProtocolError as error:
         raise ProtocolError(f"the body is no JSON: {error}") from None
     if not isinstance(body, dict):
         raise ProtocolError("the body must be a JSON object")
