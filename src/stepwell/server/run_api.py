@@ -152,8 +152,9 @@ def kept_ms(value: Any) -> int:
 
 async def fields(request: Request) -> dict[str, Any]:
     """The request's JSON object. Raises `ProtocolError` for anything else."""
+    raw = await request.body()
     try:
-        body = decode(await request.body())
+        body = decode(raw)
     except ProtocolError as error:
         raise ProtocolError(f"the body is no JSON: {error}") from None
     if not isinstance(body, dict):
