@@ -110,11 +110,6 @@ class Claims:
             " -1, 0, '[]', '', 0, 0, 0, 1, 0, 0)",
             rows(),
         )
-        connection.executemany(
-            "INSERT INTO items (id, run_id, function_id, lane_id, keys, starts, order_ms, step_id, attempt, fence, losses)"
-            " VALUES (?1 || '-start', ?1, 'a-f', ?2, ?3, 1, 9000000000000 + ?4, 'step', 0, 0, 0)",
-            rows(),
-        )
         lanes = {lane_id("a-f", (key_of(n),)): key_of(n) for n in range(min(runs, keys))}
         connection.executemany(
             "INSERT OR IGNORE INTO lanes (id, function_id, keys, state, shut_by, tag, shut_at) VALUES (?, 'a-f', ?, ?, ?, ?, ?)",
@@ -122,6 +117,13 @@ class Claims:
                 (lane, f'["{key}"]', "shut" if shut else "ready", key if shut else None, 1 << 50, self.limit if shut else 0)
                 for lane, key in lanes.items()
             ],
+        )
+        connection.executemany(
+            "INSERT INTO items (id, run_id, function_id, lane_id, keys, starts, order_ms, step_id, attempt, fence, losses,"
+            " lane_number)"
+            " VALUES (?1 || '-start', ?1, 'a-f', ?2, ?3, 1, 9000000000000 + ?4, 'step', 0, 0, 0,"
+            " coalesce((SELECT number FROM lanes WHERE lanes.id = ?2), 0))",
+            rows(),
         )
         if shut:
             connection.executemany("INSERT INTO counters (id, running) VALUES (?, ?)", [(key, self.limit) for key in lanes.values()])

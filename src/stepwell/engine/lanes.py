@@ -172,7 +172,7 @@ def select_claim(registry: Registry, claim: Claim) -> list[Selection]:
     """The first items of each function's lanes, with their runs, and the counters that gate them."""
     selections: list[Selection] = []
     for ask in claim.asks:
-        selections.append(Scan("lane_items", ask.function_id, ask.room, ("run", "counters")))
+        selections.append(Scan("lane_items", ask.function_id, ask.room, ("claim",)))
         if is_keyed(registry, ask.function_id):
             selections.append(Select("clocks", ask.function_id))
             items, _ = depth_of(registry.functions[ask.function_id].rules)
@@ -295,7 +295,7 @@ class _Take:
                         self.more = True
                         self._moved(lane, tags[lane_id])
                         if depths[lane_id] < CLAIM_OF_LANE:
-                            unread.append(Scan("lane_items", lane_id, CLAIM_OF_LANE, ("run", "counters")))
+                            unread.append(Scan("lane_items", lane_id, CLAIM_OF_LANE, ("claim",)))
                 else:
                     self._empty(lane, tags[lane_id])
                 continue

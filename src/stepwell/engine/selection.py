@@ -84,8 +84,9 @@ def item_release(item: Item) -> Iterable[Selection]:
         yield Scan("shut_lanes", counter_id, OPEN_AT_ONCE)
 
 
-def item_gates(item: Item) -> Iterable[Selection]:
-    """What may refuse an item's claim."""
+def item_claim(item: Item) -> Iterable[Selection]:
+    """An item's run, and what may refuse its claim. The lane is known: the item was found in it."""
+    yield Select("runs", item.run_id)
     for counter_id in gating(item.keys):
         yield Select("rates" if counter_id.startswith(THROTTLE) else "counters", counter_id)
 
@@ -220,13 +221,13 @@ def actor_holder(actor: Actor) -> Iterable[Selection]:
 RELATIONS: dict[tuple[str, str], Callable[[Any], Iterable[Selection]]] = {
     ("items", "release"): item_release,
     ("items", "run"): lambda item: [Select("runs", item.run_id, ("lane",))],
-    ("items", "counters"): item_gates,
+    ("items", "claim"): item_claim,
     ("runs", "lane"): run_lane,
     ("runs", "events"): lambda run: [Select("events", event_id) for event_id in run.event_ids],
     ("lanes", "counters"): lane_counters,
-    ("lanes", "items"): lambda lane: [Scan("lane_items", lane.id, CLAIM_OF_LANE, ("run", "counters"))],
-    ("lanes", "one_item"): lambda lane: [Scan("lane_items", lane.id, CLAIM_OF_ONE, ("run", "counters"))],
-    ("lanes", "few_items"): lambda lane: [Scan("lane_items", lane.id, CLAIM_OF_MANY, ("run", "counters"))],
+    ("lanes", "items"): lambda lane: [Scan("lane_items", lane.id, CLAIM_OF_LANE, ("claim",))],
+    ("lanes", "one_item"): lambda lane: [Scan("lane_items", lane.id, CLAIM_OF_ONE, ("claim",))],
+    ("lanes", "few_items"): lambda lane: [Scan("lane_items", lane.id, CLAIM_OF_MANY, ("claim",))],
     ("timers", "subject"): timer_subject,
     ("runs", "invoker"): invoker,
     ("waits", "resume"): wait_subject,

@@ -40,16 +40,6 @@ SPECS: dict[str, Spec] = {
         Spec("steps", model.Step, ("run_id", "id"), {"run": lambda step: step.run_id}),
         Spec("attempts", model.Attempt, ("id",), {"run": lambda attempt: attempt.run_id}),
         Spec(
-            "items",
-            model.Item,
-            ("id",),
-            {
-                "lane": lambda item: item.lane_id if item.holder is None else None,
-                "holder": lambda item: item.holder,
-                "run": lambda item: item.run_id,
-            },
-        ),
-        Spec(
             "lanes",
             model.Lane,
             ("id",),
@@ -58,6 +48,16 @@ SPECS: dict[str, Spec] = {
                 "shut_by": lambda lane: lane.shut_by,
                 "shut": lambda lane: lane.function_id if lane.state is LaneState.SHUT else None,
                 "empty": lambda lane: "" if lane.state is LaneState.EMPTY else None,
+            },
+        ),
+        Spec(
+            "items",
+            model.Item,
+            ("id",),
+            {
+                "lane": lambda item: item.lane_id if item.holder is None else None,
+                "holder": lambda item: item.holder,
+                "run": lambda item: item.run_id,
             },
         ),
         Spec("counters", model.Counter, ("id",)),

@@ -11,7 +11,20 @@ from typing import Any
 import msgspec
 import pytest
 
-from stepwell.engine.commands import AdvanceRun, Charge, Delete, DeleteOfRun, DeleteRun, EndRun, HoldItem, Put, SetDefer, SetLane
+from stepwell.engine.commands import (
+    AdvanceRun,
+    Charge,
+    Delete,
+    DeleteOfRun,
+    DeleteRun,
+    EndRun,
+    HoldItem,
+    MoveItem,
+    Put,
+    ReturnItem,
+    SetDefer,
+    SetLane,
+)
 from stepwell.engine.model import (
     Counter,
     Defer,
@@ -233,6 +246,39 @@ def test_lanes_are_found_by_state(check: Callable[[Work], None]) -> None:
     check(work)
 
 
+def test_items_are_found_in_their_lane_whatever_became_of_its_row(check: Callable[[Work], None]) -> None:
+    """Where it was taken away while an item was out, and made anew; where an item changes its lane; several lanes at once."""
+
+    async def work(store: Store) -> None:
+        lanes = [Lane(id=f"l{n}", function_id="f", keys=("k",), state=LaneState.READY, tag=n) for n in range(3)]
+        items = [an_item(f"R{n}-i", lane_id=f"l{n % 3}", keys=("k",), order_ms=n) for n in range(6)]
+        await write(store, *map(Put, items), *map(Put, lanes), Put(an_item("R9-i")))
+
+        async def waiting(*lane_ids: str) -> list[list[str]]:
+            view = await seen(store, *(Scan("lane_items", lane_id, 9) for lane_id in lane_ids))
+            return [[item.id for item in view.scan("lane_items", lane_id, 9)] for lane_id in lane_ids]
+
+        assert await waiting("l0") == [["R0-i", "R3-i"]]
+        assert await waiting("l2", "f", "l1", "l7") == [["R2-i", "R5-i"], ["R9-i"], ["R1-i", "R4-i"], []]
+        out = ("R1-i", "R4-i")
+        await write(store, *(HoldItem(one, "h", 1, 1) for one in out), Delete("lanes", "l1"), selections=by_key("items", *out, lanes="l1"))
+        later = Lane(id="l8", function_id="f", keys=("k",), state=LaneState.READY, tag=0)
+        await write(store, Put(later), Put(lanes[1]), ReturnItem("R4-i", None, 2, 0), selections=by_key("items", "R4-i"))
+        assert await waiting("l1", "l8") == [["R4-i"], []]
+        await write(store, ReturnItem("R1-i", None, 2, 0), MoveItem("R2-i", "held/R2"), selections=by_key("items", "R1-i", "R2-i"))
+        assert await waiting("l1", "l2", "held/R2") == [["R1-i", "R4-i"], ["R5-i"], ["R2-i"]]
+        await write(store, MoveItem("R2-i", "l2"), selections=by_key("items", "R2-i"))
+        assert await waiting("held/R2", "l2") == [[], ["R2-i", "R5-i"]]
+        assert await store.reader.items_ahead(items[5], 9) == 1
+
+    check(work)
+
+
+def by_key(table: str, *keys: str, lanes: str | None = None) -> tuple[Select, ...]:
+    """Rows of a table, and a lane."""
+    return (*(Select(table, key) for key in keys), *([Select("lanes", lanes)] if lanes else []))
+
+
 def test_pages_of_runs(check: Callable[[Work], None]) -> None:
     """Newest first, filtered, each run once however small the pages."""
 
@@ -299,8 +345,8 @@ def test_a_file_keeps_everything_and_has_the_schema_of_all_migrations(tmp_path: 
     assert kept.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
-def test_lanes_outlive_their_new_table(tmp_path: Path) -> None:
-    """A file whose lanes lie by their ids has the same ones when they lie by age, and finds them in all their orders."""
+def test_lanes_outlive_their_new_tables(tmp_path: Path) -> None:
+    """A file whose lanes lie by their ids has the same ones when they lie by age, finds them, and what waits in them."""
     path = tmp_path / "older.db"
     older = sqlite3.connect(path, isolation_level=None)
     older.execute("PRAGMA auto_vacuum = INCREMENTAL")
@@ -318,6 +364,11 @@ def test_lanes_outlive_their_new_table(tmp_path: Path) -> None:
             "INSERT INTO lanes (id, function_id, keys, state, shut_by, tag, shut_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
             (lane.id, lane.function_id, f'["{lane.keys[0]}"]', lane.state, lane.shut_by, lane.tag, lane.shut_at),
         )
+    waiting = {lane_id: [an_item(f"R{nth}-{lane_id}", lane_id=lane_id, order_ms=nth) for nth in range(2)] for lane_id in ("f", "b", "a")}
+    names = ("id", "run_id", "function_id", "lane_id", "starts", "order_ms", "step_id", "attempt", "fence", "losses")
+    for item in (item for items in waiting.values() for item in items):
+        values = [getattr(item, name) for name in names]
+        older.execute(f"INSERT INTO items (keys, {', '.join(names)}) VALUES ('[]', {', '.join('?' * len(names))})", values)
     older.close()
 
     async def main() -> None:
@@ -328,6 +379,8 @@ def test_lanes_outlive_their_new_table(tmp_path: Path) -> None:
         async with store.transaction() as tx:
             await tx.load([*(Select("lanes", lane_id) for lane_id in lanes), *(Scan(n, v, 9) for n, (v, _) in scans.items())], view)
         assert view.lanes.rows == lanes
+        found = await seen(store, *(Scan("lane_items", lane_id, 9) for lane_id in waiting))
+        assert {lane_id: found.scan("lane_items", lane_id, 9) for lane_id in waiting} == waiting
         for name, (value, lane_id) in scans.items():
             assert view.scan(name, value, 9) == [lanes[lane_id]]
         await store.close()

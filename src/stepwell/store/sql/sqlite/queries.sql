@@ -43,7 +43,7 @@ ORDER BY id;
 -- Functions that have items nobody holds: one look at the index for each.
 SELECT id
 FROM functions
-WHERE EXISTS (SELECT 1 FROM items WHERE items.holder IS NULL AND items.lane_id = functions.id)
+WHERE EXISTS (SELECT 1 FROM items WHERE items.holder IS NULL AND items.lane_number = 0 AND items.lane_id = functions.id)
    OR EXISTS (SELECT 1 FROM lanes WHERE lanes.state = 'ready' AND lanes.function_id = functions.id)
 ORDER BY id;
 
@@ -131,7 +131,8 @@ SELECT count(*)
 FROM (
     SELECT 1
     FROM items
-    WHERE lane_id = :lane_id
+    WHERE lane_number = coalesce((SELECT lanes.number FROM lanes WHERE lanes.id = :lane_id), 0)
+      AND lane_id = :lane_id
       AND holder IS NULL
       AND (starts, order_ms, id) < (:starts, :order_ms, :id)
     LIMIT :limit
@@ -161,11 +162,11 @@ LIMIT :limit;
 WITH waiting AS (
     SELECT functions.id AS function_id, items.order_ms
     FROM functions
-    JOIN items ON items.lane_id = functions.id AND items.holder IS NULL
+    JOIN items ON items.lane_number = 0 AND items.lane_id = functions.id AND items.holder IS NULL
     UNION ALL
     SELECT lanes.function_id, items.order_ms
     FROM lanes
-    JOIN items ON items.lane_id = lanes.id AND items.holder IS NULL
+    JOIN items ON items.lane_number = lanes.number AND items.lane_id = lanes.id AND items.holder IS NULL
     WHERE lanes.state IN ('ready', 'shut')
 )
 SELECT function_id, min(count(*), :limit), min(order_ms)

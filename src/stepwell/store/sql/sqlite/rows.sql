@@ -196,12 +196,16 @@ FROM attempts
 WHERE id IN (SELECT value FROM json_each(:keys));
 
 -- name: insert_items
--- New items.
-INSERT INTO items (id, run_id, function_id, lane_id, keys, starts, order_ms, step_id, attempt, fence, losses, holder, leased_ms)
-VALUES :rows;
+-- New items, with the number of their lane, which is written before them.
+INSERT INTO items (
+    id, run_id, function_id, lane_id, keys, starts, order_ms, step_id, attempt, fence, losses, holder, leased_ms, lane_number
+)
+SELECT column1, column2, column3, column4, column5, column6, column7, column8, column9, column10, column11, column12, column13,
+    coalesce((SELECT lanes.number FROM lanes WHERE lanes.id = column4), 0)
+FROM (VALUES :rows);
 
 -- name: update_items (id, attempt, fence, losses, holder, leased_ms, starts, lane_id)
--- What may change of items.
+-- What may change of items. One that begins to wait takes its lane's number anew: the lane's row may be another by then.
 UPDATE items
 SET attempt = changed.column2,
     fence = changed.column3,
@@ -209,7 +213,11 @@ SET attempt = changed.column2,
     holder = changed.column5,
     leased_ms = changed.column6,
     starts = changed.column7,
-    lane_id = changed.column8
+    lane_id = changed.column8,
+    lane_number = CASE
+        WHEN changed.column5 IS NULL THEN coalesce((SELECT lanes.number FROM lanes WHERE lanes.id = changed.column8), 0)
+        ELSE lane_number
+    END
 FROM (VALUES :rows) AS changed
 WHERE items.id = changed.column1;
 

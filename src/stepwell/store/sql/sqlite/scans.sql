@@ -13,7 +13,8 @@ LIMIT :limit;
 -- The next items of one lane: what continues before what starts.
 SELECT id, run_id, function_id, lane_id, keys, starts, order_ms, step_id, attempt, fence, losses, holder, leased_ms
 FROM items
-WHERE lane_id = :value
+WHERE lane_number = coalesce((SELECT lanes.number FROM lanes WHERE lanes.id = :value), 0)
+  AND lane_id = :value
   AND holder IS NULL
 ORDER BY starts, order_ms, id
 LIMIT :limit;
@@ -25,7 +26,8 @@ FROM json_each(:values) AS asked
 JOIN items ON items.id IN (
     SELECT waiting.id
     FROM items AS waiting
-    WHERE waiting.lane_id = asked.value
+    WHERE waiting.lane_number = coalesce((SELECT lanes.number FROM lanes WHERE lanes.id = asked.value), 0)
+      AND waiting.lane_id = asked.value
       AND waiting.holder IS NULL
     ORDER BY waiting.starts, waiting.order_ms, waiting.id
     LIMIT :limit
