@@ -105,6 +105,14 @@ SETTINGS: dict[str, dict[str, object]] = {
 """Settings of flow control, beside the plain limits: each of them somewhere, some together."""
 FLOWING = tuple(SETTINGS)
 
+LATER: dict[str, tuple[Concurrency, ...]] = {
+    "nap": (Concurrency(limit=1, key=TENANT, weight=TENANT), Concurrency(limit=2)),
+    "plain": (Concurrency(limit=1, key=TENANT),),
+    "throttled": (),
+    "whole": (Concurrency(limit=1, key=TENANT, per="run"),),
+}
+"""Other limits that the app may tell later, with other keys: what was queued before keeps its own."""
+
 RUSH = ("weighed", "weighed", "weighed", "both", "flaky", "doomed", "calls", "stop")
 """The events that come to a node with little room."""
 HEAVY = ("sim-both", "sim-flaky")
@@ -127,8 +135,9 @@ def triggers(name: str) -> tuple[Trigger, ...]:
     return (Trigger(event=f"sim/{name}"), *([] if common is None else [Trigger(event=common)]))
 
 
-def registration() -> Registration:
-    """The app of all programs, each triggered by its own event; two of them by a common one as well."""
+def registration(version: int = 1) -> Registration:
+    """The app of all programs, each triggered by its own event; two of them by a common one as well. Its second version has other keys."""
+    limits = {name: {"concurrency": some} for name, some in LATER.items()} if version == 2 else {}
     functions = tuple(
         FunctionConfig(
             id=f"sim-{name}",
@@ -136,7 +145,7 @@ def registration() -> Registration:
             triggers=triggers(name),
             cancel=CANCELS.get(name, ()),
             timeouts=Timeouts(start_ms=30_000, finish_ms=15_000) if name == "timed" else None,
-            **{"retries": RETRIES, "concurrency": LIMITS.get(name, ()), **SETTINGS.get(name, {})},  # type: ignore[arg-type]
+            **{"retries": RETRIES, "concurrency": LIMITS.get(name, ()), **SETTINGS.get(name, {}), **limits.get(name, {})},  # type: ignore[arg-type]
         )
         for name in PROGRAMS
     )
@@ -144,7 +153,7 @@ def registration() -> Registration:
     cron = FunctionConfig(id="sim-cron", name="cron", triggers=(CRON,), retries=0)
     later = FunctionConfig(id="sim-later", name="later", triggers=(Trigger(event=DEFERRED),), retries=0)
     every = (*functions, told, cron, later)
-    return Registration(app_name="sim", url="", sdk="", framework="", app_version="", functions=every, checksum="1")
+    return Registration(app_name="sim", url="", sdk="", framework="", app_version="", functions=every, checksum=str(version))
 
 
 class App:

@@ -424,8 +424,7 @@ class World:
             override = Override(limits=limits, pinned=self.chance.random() < 0.5)
             self.inbox.append(FunctionOverridden(function_id, self.chance.choice((None, override))))
         else:
-            told = msgspec.structs.replace(registration(), checksum=str(self.chance.randint(1, 2)))
-            self.inbox.append(AppSynced(told, self.driver))
+            self.inbox.append(AppSynced(registration(self.chance.randint(1, 2)), self.driver))
 
     def _note(self) -> None:
         """Somebody notes something about a run, or exports spans of it; ended or not."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from stepwell.engine.commands import Command, Effect, Refuse, RegistryChanged, Reply, SetRow
+from stepwell.engine.flow.changes import with_keys
 from stepwell.engine.inputs import AppRemoved, AppSynced, Removed, Synced
 from stepwell.engine.lanes import reopen
 from stepwell.engine.model import AppRow, FunctionRow, Json
@@ -78,15 +79,14 @@ def on_app_synced(registry: Registry, view: View, synced: AppSynced, now_ms: int
             config=config_json(config),
             version=1 if row is None else row.version + 1,
             keyed=row is not None and row.keyed,
+            rekeyed=row is not None and row.rekeyed,
             paused=row is not None and row.paused,
             draining=row is not None and row.draining,
             override=pinned(row),
         )
         rules = compile_function(new, app).rules
-        if not new.keyed and rules.keyed:
-            new = msgspec.structs.replace(new, keyed=True)
-        commands.append(SetRow(new))
         earlier = registry.functions.get(config.id)
+        commands.append(SetRow(with_keys(new, rules, earlier)))
         if earlier is not None and earlier.row.keyed and earlier.rules != rules:
             commands += reopen(config.id, now_ms)
         was = earlier.config if earlier is not None and not earlier.row.archived else None

@@ -36,7 +36,7 @@ from stepwell.engine.flow.keys import DRAIN, THROTTLE, gates_starts_only, gating
 from stepwell.engine.inputs import Ask, Claim, Claimed
 from stepwell.engine.model import Item, Lane, LaneState, Rate, Run, RunStatus, Timer, TimerKind
 from stepwell.engine.registry import Function, Registry
-from stepwell.engine.selection import CLAIM_OF_LANE, CLAIM_OF_MANY, CLAIM_OF_ONE, OPEN_AT_ONCE, RELATIONS, may_be_shared
+from stepwell.engine.selection import CLAIM_OF_LANE, CLAIM_OF_MANY, CLAIM_OF_ONE, OPEN_AT_ONCE, RELATIONS
 from stepwell.engine.view import Scan, Select, Selection, View
 
 STRIDE = 1 << 20
@@ -161,6 +161,12 @@ def room_of(rules: Rules, view: View, key: str, taken: int, now_ms: int) -> int 
     return None if allowed is None else allowed - view.running(key) - taken
 
 
+def read_of(function: Function) -> tuple[str, ...]:
+    """What a claim reads of each lane, by its relations."""
+    items, _ = depth_of(function.rules)
+    return ("counters", items, "others") if function.shares_keys else ("counters", items)
+
+
 def depth_of(rules: Rules) -> tuple[str, int]:
     """How far a claim looks into each lane: the relation that reads so many items, and how many they are."""
     if rules.calls_max == 1:
@@ -175,8 +181,7 @@ def select_claim(registry: Registry, claim: Claim) -> list[Selection]:
         selections.append(Scan("lane_items", ask.function_id, ask.room, ("claim",)))
         if is_keyed(registry, ask.function_id):
             selections.append(Select("clocks", ask.function_id))
-            items, _ = depth_of(registry.functions[ask.function_id].rules)
-            selections.append(Scan("ready_lanes", ask.function_id, ask.room, ("counters", items)))
+            selections.append(Scan("ready_lanes", ask.function_id, ask.room, read_of(registry.functions[ask.function_id])))
     return selections
 
 
@@ -264,11 +269,11 @@ class _Take:
     def keyed_lanes(self, ask: Ask) -> None:
         """Lanes in the order of their tags; each item claimed moves its lane's tag on."""
         lanes: list[Lane] = self._view.scan("ready_lanes", ask.function_id, ask.room)
-        reading, each = depth_of(self._function.rules)
+        _, each = depth_of(self._function.rules)
         # Lanes that other inputs of the group have made or opened were not there when the claim said what it needs.
         unknown = [lane for lane in lanes if not self._view.knows_scan("lane_items", lane.id, each)]
         self._view.require(
-            wanted for lane in unknown for relation in ("counters", reading) for wanted in RELATIONS["lanes", relation](lane)
+            wanted for lane in unknown for relation in read_of(self._function) for wanted in RELATIONS["lanes", relation](lane)
         )
         depths = {lane.id: CLAIM_OF_LANE if self._view.knows_scan("lane_items", lane.id, CLAIM_OF_LANE) else each for lane in lanes}
         queues = {lane.id: iter(self._view.scan("lane_items", lane.id, depths[lane.id])) for lane in lanes}
@@ -389,9 +394,11 @@ class _Take:
         self._pass_on(lane, None)
 
     def _pass_on(self, lane: Lane, refusing: str | None) -> None:
-        """A lane that was opened and takes nothing hands the opening on: its other keys may have room that others wait for."""
+        """A lane that was opened and takes nothing hands the opening on: its keys may have room that other lanes wait for."""
+        if not self._function.shares_keys:
+            return
         for key in gating(lane.keys):
-            if key != refusing and may_be_shared(lane.keys, key) and self._admits(key) and self._may_have_shut(key):
+            if key != refusing and self._admits(key) and self._may_have_shut(key):
                 self._taking.set_timer(open_timer(key, self._now_ms))
 
     def _may_have_shut(self, key: str) -> bool:

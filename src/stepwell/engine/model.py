@@ -137,7 +137,8 @@ class AppRow(Row, frozen=True, kw_only=True):
 
 
 class FunctionRow(Row, frozen=True, kw_only=True):
-    """A function as last synced; archived, never deleted, while runs refer to it. `keyed`: it has, or once had, gating keys.
+    """A function as last synced; archived, never deleted, while runs refer to it. `keyed`: it has, or once had, gating keys;
+    `rekeyed`: others than today's.
 
     `paused`: none of its items is claimed. `draining`: runs that have begun go on, no other begins. `override`: settings that a person
     has changed since the sync (`config.Override`).
@@ -154,6 +155,7 @@ class FunctionRow(Row, frozen=True, kw_only=True):
     archived: bool = False
     draining: bool = False
     override: Json | None = None
+    rekeyed: bool = False
 
 
 class Run(Row, frozen=True, kw_only=True):

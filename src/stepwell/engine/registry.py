@@ -11,6 +11,7 @@ import msgspec
 
 from stepwell.engine.expression import Expression, compile_expression
 from stepwell.engine.flow.gates import Rules, compile_rules
+from stepwell.engine.flow.keys import OWN
 from stepwell.engine.model import AppRow, FunctionRow
 from stepwell.protocol.functions import FunctionConfig, Override, config_from_json, overridden, override_from_json
 
@@ -83,6 +84,12 @@ class Function(msgspec.Struct, frozen=True, kw_only=True):
     def max_attempts(self) -> int:
         """Tries of one item: the first and its retries."""
         return self.config.retries + 1
+
+    @property
+    def shares_keys(self) -> bool:
+        """Whether one key may stand in several lanes: there are several, or had been others, or its scope is wider than the function."""
+        shape = self.rules.shape
+        return self.row.rekeyed or len(shape) > 1 or not all(part.startswith(OWN) for part in shape)
 
     @property
     def weight(self) -> int:

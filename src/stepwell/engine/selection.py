@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from stepwell.engine.flow.keys import THROTTLE, gating, held_lane, of_calls, of_runs, of_throttles
+from stepwell.engine.flow.keys import THROTTLE, counted, gating, held_lane, of_calls, of_runs, of_throttles
 from stepwell.engine.model import Item, Key, Lane, Name, Row, Run, Timer, TimerKind, Wait
 from stepwell.engine.model_actors import Actor
 from stepwell.engine.model_primitives import Delivery, places_of
@@ -68,14 +68,6 @@ CLEAR_AT_ONCE = 500
 REFIRE_AT_ONCE = 100
 """Alarms of an ended holder that go off again in one step of its cursor."""
 
-OWN = ("fn/", "run/fn/", "throttle/")
-"""What the keys begin with that no other function has."""
-
-
-def may_be_shared(keys: tuple[str, ...], counter_id: str) -> bool:
-    """Whether lanes with other keys can hold this one too: it is one of several, or its scope is wider than the function."""
-    return len(keys) > 1 or not counter_id.startswith(OWN)
-
 
 def item_release(item: Item) -> Iterable[Selection]:
     """What giving an item's slots back touches: its counters, and the first lanes that each of them shut."""
@@ -102,16 +94,19 @@ def run_lane(run: Run) -> Iterable[Selection]:
 
 
 def lane_counters(lane: Lane) -> Iterable[Selection]:
-    """What gates a lane; for keys that other lanes may hold too, whether one of them waits for an opening."""
+    """What gates a lane."""
     for counter_id in of_throttles(lane.keys):
         yield Select("rates", counter_id)
         yield Select("timers", f"admit/{counter_id}")
+    for counter_id in counted(lane.keys):
+        yield Select("counters", counter_id)
+
+
+def lane_others(lane: Lane) -> Iterable[Selection]:
+    """Where other lanes may hold its keys too: whether one of them waits for an opening."""
     for counter_id in gating(lane.keys):
-        if not counter_id.startswith(THROTTLE):
-            yield Select("counters", counter_id)
-        if may_be_shared(lane.keys, counter_id):
-            yield Scan("shut_lanes", counter_id, 1)
-            yield Select("timers", f"open/{counter_id}")
+        yield Scan("shut_lanes", counter_id, 1)
+        yield Select("timers", f"open/{counter_id}")
 
 
 def timer_subject(timer: Timer) -> Iterable[Selection]:
@@ -225,6 +220,7 @@ RELATIONS: dict[tuple[str, str], Callable[[Any], Iterable[Selection]]] = {
     ("runs", "lane"): run_lane,
     ("runs", "events"): lambda run: [Select("events", event_id) for event_id in run.event_ids],
     ("lanes", "counters"): lane_counters,
+    ("lanes", "others"): lane_others,
     ("lanes", "items"): lambda lane: [Scan("lane_items", lane.id, CLAIM_OF_LANE, ("claim",))],
     ("lanes", "one_item"): lambda lane: [Scan("lane_items", lane.id, CLAIM_OF_ONE, ("claim",))],
     ("lanes", "few_items"): lambda lane: [Scan("lane_items", lane.id, CLAIM_OF_MANY, ("claim",))],

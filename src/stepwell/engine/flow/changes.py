@@ -5,10 +5,11 @@ from __future__ import annotations
 import msgspec
 
 from stepwell.engine.commands import Command, Effect, Refuse, RegistryChanged, Reply, SetRow
+from stepwell.engine.flow.gates import Rules
 from stepwell.engine.inputs import FunctionHeld, FunctionOverridden
 from stepwell.engine.lanes import reopen
 from stepwell.engine.model import FunctionRow
-from stepwell.engine.registry import Registry, compile_function
+from stepwell.engine.registry import Function, Registry, compile_function
 from stepwell.engine.view import Select, Selection, View
 from stepwell.errors import NotFound
 from stepwell.protocol.functions import override_json
@@ -35,6 +36,12 @@ def on_function_overridden(registry: Registry, view: View, overridden: FunctionO
         return [Refuse(NotFound(f"there is no function {overridden.function_id!r}"))]
     override = None if overridden.override is None else override_json(overridden.override)
     changed = msgspec.structs.replace(row, override=override)
-    if compile_function(changed, registry.apps[row.app_name]).rules.keyed:
-        changed = msgspec.structs.replace(changed, keyed=True)
+    rules = compile_function(changed, registry.apps[row.app_name]).rules
+    changed = with_keys(changed, rules, registry.functions.get(row.id))
     return [SetRow(changed), *reopen(row.id, now_ms), RegistryChanged(), Reply(overridden.override)]
+
+
+def with_keys(row: FunctionRow, rules: Rules, earlier: Function | None) -> FunctionRow:
+    """The row as it says that runs get keys by these rules, and whether runs of earlier got others."""
+    rekeyed = row.rekeyed or (row.keyed and (earlier is None or earlier.rules.shape != rules.shape))
+    return msgspec.structs.replace(row, keyed=row.keyed or rules.keyed, rekeyed=rekeyed)

@@ -11,7 +11,7 @@ from stepwell.engine.expression import Expression, compile_expression
 from stepwell.engine.flow.batch import BatchRule, compile_batch
 from stepwell.engine.flow.concurrency import Limit, compile_limit
 from stepwell.engine.flow.debounce import DebounceRule, compile_debounce
-from stepwell.engine.flow.keys import RUN, THROTTLE
+from stepwell.engine.flow.keys import RUN, THROTTLE, WEIGHT
 from stepwell.engine.flow.priority import priority_ms
 from stepwell.engine.flow.rate_limit import RateRule, compile_rate_limit
 from stepwell.engine.flow.singleton import SingletonRule, compile_singleton
@@ -54,6 +54,13 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     def keyed(self) -> bool:
         """Whether runs get keys, so that their items wait in lanes."""
         return bool(self.limits) or self.throttle is not None
+
+    @property
+    def shape(self) -> tuple[str, ...]:
+        """What a run's keys come from: with other ones, an event's lane is another one."""
+        throttle = () if self.throttle is None else (self.throttle.prefix,)
+        weights = (WEIGHT + limit.weight.text for limit in self.limits if limit.weight is not None)
+        return (*throttle, *(limit.prefix for limit in self.limits), *weights)
 
     @property
     def has_many_lanes(self) -> bool:

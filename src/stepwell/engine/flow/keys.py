@@ -18,6 +18,9 @@ KEY_CHARS_MAX = 256
 """Characters of a key's value that stand in an id; a longer one is hashed."""
 
 RUN, THROTTLE, WEIGHT, DRAIN, HELD = "run/", "throttle/", "weight/", "drain/", "held/"
+OWN = ("fn/", "run/fn/", THROTTLE)
+"""What the keys begin with that no other function has."""
+
 WEIGHT_MAX = 100
 
 

@@ -8,7 +8,7 @@ ORDER BY name;
 
 -- name: catalogue_functions
 -- Every function.
-SELECT id, uuid, app_name, name, config, version, keyed, paused, archived, draining, override
+SELECT id, uuid, app_name, name, config, version, keyed, paused, archived, draining, override, rekeyed
 FROM functions
 ORDER BY id;
 

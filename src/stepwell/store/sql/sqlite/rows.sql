@@ -81,10 +81,10 @@ WHERE name IN (SELECT value FROM json_each(:keys));
 
 -- name: insert_functions
 -- New functions.
-INSERT INTO functions (id, uuid, app_name, name, config, version, keyed, paused, archived, draining, override)
+INSERT INTO functions (id, uuid, app_name, name, config, version, keyed, paused, archived, draining, override, rekeyed)
 VALUES :rows;
 
--- name: update_functions (id, uuid, app_name, name, config, version, keyed, paused, archived, draining, override)
+-- name: update_functions (id, uuid, app_name, name, config, version, keyed, paused, archived, draining, override, rekeyed)
 -- What may change of functions.
 UPDATE functions
 SET uuid = changed.column2,
@@ -96,7 +96,8 @@ SET uuid = changed.column2,
     paused = changed.column8,
     archived = changed.column9,
     draining = changed.column10,
-    override = changed.column11
+    override = changed.column11,
+    rekeyed = changed.column12
 FROM (VALUES :rows) AS changed
 WHERE functions.id = changed.column1;
 
@@ -107,7 +108,7 @@ WHERE id IN (SELECT value FROM json_each(:keys));
 
 -- name: select_functions
 -- Functions by key.
-SELECT id, uuid, app_name, name, config, version, keyed, paused, archived, draining, override
+SELECT id, uuid, app_name, name, config, version, keyed, paused, archived, draining, override, rekeyed
 FROM functions
 WHERE id IN (SELECT value FROM json_each(:keys));
 
