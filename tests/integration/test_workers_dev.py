@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from stepwell.workers.dev import NICENESS
 from tests.support.processes import Process, ask, running, until
 from tests.support.workers import WorkersDev, asked, project
 
@@ -248,11 +249,11 @@ def test_batches_stand_back_for_requests(tmp_path: Path) -> None:
         own = os.getpriority(os.PRIO_PROCESS, server.popen.pid)
         children = [int(pid) for pid in Path(f"/proc/{server.popen.pid}/task/{server.popen.pid}/children").read_text().split()]
         nice = {os.getpriority(os.PRIO_PROCESS, pid) - own: pid for pid in children}
-        assert sorted(nice) == [0, 10]
-        assert os.getsid(nice[10]) == nice[10] and os.getsid(nice[0]) == os.getsid(server.popen.pid)
-        group = Path(f"/proc/{nice[10]}/autogroup")
+        assert sorted(nice) == [0, NICENESS]
+        assert os.getsid(nice[NICENESS]) == nice[NICENESS] and os.getsid(nice[0]) == os.getsid(server.popen.pid)
+        group = Path(f"/proc/{nice[NICENESS]}/autogroup")
         if group.exists():
-            until(lambda: group.read_text().split()[-1] == "10", "the session is nice, too")
+            until(lambda: group.read_text().split()[-1] == str(NICENESS), "the session is nice, too")
 
 
 PULLED = """

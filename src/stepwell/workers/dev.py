@@ -31,8 +31,8 @@ from stepwell.workers.part import VARIABLE, Kind, Part, app_name
 from stepwell.workers.wrangler import check_together, read_project
 
 PORT, SERVER_PORT = 8787, 8288
-NICENESS = 10
-"""What is added to that of all processes but those of requests: when there is too little of the processor, requests come first."""
+NICENESS = 19
+"""What is added to that of all processes but those of requests: where there is too little of the processor, requests come first."""
 WATCHED = (".py", ".sql", "wrangler.toml", "wrangler.json", "wrangler.jsonc", ".dev.vars", ".env", ".env.local")
 DRAIN_S = 5.0
 """How long a kind of handlers that a project has no more may finish what it has in hand."""
