@@ -276,7 +276,8 @@ class _Take:
             wanted for lane in unknown for relation in read_of(self._function) for wanted in RELATIONS["lanes", relation](lane)
         )
         depths = {lane.id: CLAIM_OF_LANE if self._view.knows_scan("lane_items", lane.id, CLAIM_OF_LANE) else each for lane in lanes}
-        queues = {lane.id: iter(self._view.scan("lane_items", lane.id, depths[lane.id])) for lane in lanes}
+        pages = {lane.id: self._view.page("lane_items", lane.id, depths[lane.id]) for lane in lanes}
+        queues = {lane_id: iter(items) for lane_id, (items, _) in pages.items()}
         virtual = before = self._view.virtual_time(ask.function_id)
         tags = {lane.id: level(lane.tag, virtual) for lane in lanes}
         heap = [(tags[lane.id], lane.id, lane) for lane in lanes]
@@ -290,7 +291,7 @@ class _Take:
             tag, lane_id, lane = heapq.heappop(heap)
             item = ahead[lane_id]
             if item is None:
-                if self._view.more("lane_items", lane_id, depths[lane_id]):
+                if pages[lane_id][1]:
                     full = next((key for key in of_calls(lane.keys) if not self._admits(key)), None)
                     if full is not None:
                         self._shut(lane, full, tags[lane_id])

@@ -66,13 +66,18 @@ class Trigger(msgspec.Struct, frozen=True):
 
 
 class Function(msgspec.Struct, frozen=True, kw_only=True):
-    """A function as decisions see it."""
+    """A function as decisions see it.
+
+    `shares_keys`: one key may stand in several lanes. There are several keys, or had been others, or the scope of one is wider than
+    the function.
+    """
 
     row: FunctionRow
     config: FunctionConfig
     driver: str
     triggers: tuple[Trigger, ...]
     rules: Rules
+    shares_keys: bool
     override: Override
 
     @property
@@ -84,12 +89,6 @@ class Function(msgspec.Struct, frozen=True, kw_only=True):
     def max_attempts(self) -> int:
         """Tries of one item: the first and its retries."""
         return self.config.retries + 1
-
-    @property
-    def shares_keys(self) -> bool:
-        """Whether one key may stand in several lanes: there are several, or had been others, or its scope is wider than the function."""
-        shape = self.rules.shape
-        return self.row.rekeyed or len(shape) > 1 or not all(part.startswith(OWN) for part in shape)
 
     @property
     def weight(self) -> int:
@@ -153,6 +152,13 @@ def compile_function(row: FunctionRow, app: AppRow) -> Function:
         for trigger in config.triggers
         if trigger.event is not None
     )
+    rules = compile_rules(row.id, config)
     return Function(
-        row=row, config=config, driver=app.driver, triggers=triggers, rules=compile_rules(row.id, config), override=override or Override()
+        row=row,
+        config=config,
+        driver=app.driver,
+        triggers=triggers,
+        rules=rules,
+        shares_keys=row.rekeyed or len(rules.shape) > 1 or not all(part.startswith(OWN) for part in rules.shape),
+        override=override or Override(),
     )

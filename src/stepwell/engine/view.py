@@ -220,9 +220,7 @@ class View(Tables):
 
     def scan(self, name: str, value: str, limit: int) -> list[Any]:
         """The first rows of a named scan, the group's own changes included. Raises `NotLoaded` where it was not selected."""
-        if not self.knows_scan(name, value, limit):
-            raise NotLoaded(Scan(name, value, limit))
-        return SCANS[name](self, value)[:limit]
+        return self.page(name, value, limit)[0]
 
     def more(self, name: str, value: str, limit: int) -> bool:
         """Whether there may be more than `limit` rows: the store did not give all it has, or the group has added some.
@@ -230,6 +228,13 @@ class View(Tables):
         A scan that ran dry says that none is left only where this is false.
         """
         return not self._scans[name, value][1] or len(SCANS[name](self, value)) > limit
+
+    def page(self, name: str, value: str, limit: int) -> tuple[list[Any], bool]:
+        """The first rows of a named scan, as `scan` gives them, and whether there may be more."""
+        if not self.knows_scan(name, value, limit):
+            raise NotLoaded(Scan(name, value, limit))
+        rows = SCANS[name](self, value)
+        return rows[:limit], not self._scans[name, value][1] or len(rows) > limit
 
     def horizon(self, name: str, value: str) -> Any:
         """The last row, as the store had it, of a scan that left more behind; `None` where all of it is here.

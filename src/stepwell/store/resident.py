@@ -1,7 +1,8 @@
 """Rows kept in memory by a store that alone writes its database: what decisions look at again and again.
 
 Only what was committed is here. A run that was put in by this process is known whole, so that the absence of one of its steps is
-known too. When there are too many rows, all are let go at once: they are read again when needed.
+known too, and so are the keys that have shut no lane: each call's end asks. When there are too many rows, all are let go at once:
+they are read again when needed.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ class Resident:
         self._rows: dict[str, dict[Key, Any]] = {name: {} for name in KEPT}
         self._whole: set[str] = set()
         self._of_run: dict[str, list[tuple[str, Key]]] = {}
+        self._shut_none: set[str] = set()
 
     def clear(self) -> None:
         """Know nothing: a commit's outcome is not known, or there is too much."""
@@ -32,9 +34,10 @@ class Resident:
             rows.clear()
         self._whole.clear()
         self._of_run.clear()
+        self._shut_none.clear()
 
     def answer(self, wanted: Fetch) -> tuple[dict[str, list[Row]], Fetch]:
-        """The rows that are here, and what is left to be read."""
+        """The rows that are here, and what is left to be read: of the scans, those that may give something."""
         known: dict[str, list[Row]] = {}
         missing: dict[str, list[Key]] = {}
         for table, keys in wanted.keys.items():
@@ -51,10 +54,13 @@ class Resident:
                     missing.setdefault(table, []).append(key)
                 elif row is not None:
                     found.append(row)
-        return known, Fetch(missing, wanted.scans)
+        return known, Fetch(missing, [scan for scan in wanted.scans if scan.name != "shut_lanes" or scan.value not in self._shut_none])
 
     def note_read(self, asked: Fetch, found: Fetched) -> None:
-        """Keep what was read by key, and that the others are absent."""
+        """Keep what was read by key, that the others are absent, and which keys have shut no lane."""
+        for scan, lanes in zip(asked.scans, found.scans, strict=True):
+            if scan.name == "shut_lanes" and not lanes:
+                self._shut_none.add(scan.value)
         for table, keys in asked.keys.items():
             rows = self._rows.get(table)
             if rows is None:
@@ -79,6 +85,8 @@ class Resident:
                 for row in change.updated:
                     if row.ended_ms is not None:
                         self._whole.discard(row.id)
+            elif table == "lanes":
+                self._shut_none.difference_update(row.shut_by for row in (*change.inserted, *change.updated) if row.shut_by is not None)
             of_run = table in ("items", "timers")
             for row in change.inserted:
                 key = key_of(row)
@@ -102,5 +110,5 @@ class Resident:
         self._bound()
 
     def _bound(self) -> None:
-        if sum(map(len, self._rows.values())) > ROWS_MAX:
+        if sum(map(len, self._rows.values())) + len(self._shut_none) > ROWS_MAX:
             self.clear()

@@ -121,14 +121,15 @@ class _Transaction:
             wanted = next(levels)
             while True:
                 known, missing = self._resident.answer(wanted)
+                scanned: dict[tuple[str, str], list[Any]] = {}
                 if missing.keys or missing.scans:
                     found = await self._writer.run(lambda missing=missing: self._writer.fetch(missing))  # type: ignore[misc]
                     self._resident.note_read(missing, found)
                     for table, rows in found.rows.items():
                         known.setdefault(table, []).extend(rows)
-                    wanted = levels.send(Fetched(known, found.scans))
-                else:
-                    wanted = levels.send(Fetched(known, []))
+                    scanned = {(scan.name, scan.value): rows for scan, rows in zip(missing.scans, found.scans, strict=True)}
+                # A scan that was not read is known to give nothing.
+                wanted = levels.send(Fetched(known, [scanned.get((scan.name, scan.value), []) for scan in wanted.scans]))
         except StopIteration:
             return
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
-from stepwell.engine.model import Counter, Item
+from stepwell.engine.model import Counter, Item, Lane, LaneState
 from stepwell.engine.selection import Fetch, Fetched
-from stepwell.engine.view import Changes, TableChanges
+from stepwell.engine.view import Changes, Scan, TableChanges
 from stepwell.store import resident
 from stepwell.store.resident import Resident
 
@@ -17,6 +18,21 @@ def test_a_counter_that_went_is_known_to_be_absent() -> None:
     rows.note_commit(Changes({"counters": TableChanges(inserted=[Counter(id="k", running=1)])}, [], []))
     rows.note_commit(Changes({"counters": TableChanges(deleted=["k"])}, [], []))
     assert rows.answer(Fetch({"counters": ["k", "l"]}, [])) == ({"counters": []}, Fetch({"counters": ["l"]}, []))
+
+
+def test_a_key_that_has_shut_no_lane_is_not_asked_again_until_it_has() -> None:
+    """Every call of a key looks at its end for lanes to open; most keys have shut none."""
+    rows = Resident()
+    scans = [Scan("shut_lanes", "k", 4), Scan("shut_lanes", "l", 4), Scan("lane_items", "k", 4)]
+    shut = Lane(id="b", function_id="f", keys=("l",), state=LaneState.SHUT, shut_by="l", tag=1)
+    assert rows.answer(Fetch({}, scans))[1].scans == scans
+    rows.note_read(Fetch({}, scans), Fetched({}, [[], [shut], []]))
+    assert rows.answer(Fetch({}, scans))[1].scans == scans[1:], "only a key's lanes are remembered, and only that there are none"
+    rows.note_commit(Changes({"lanes": TableChanges(updated=[msgspec.structs.replace(shut, shut_by="k")])}, [], []))
+    assert rows.answer(Fetch({}, scans))[1].scans == scans
+    rows.note_read(Fetch({}, scans[:1]), Fetched({}, [[]]))
+    rows.clear()
+    assert rows.answer(Fetch({}, scans))[1].scans == scans
 
 
 def item(n: int) -> Item:
