@@ -30,7 +30,7 @@ class Flow:
             self._order.setdefault(event.id, len(self._order))
         view = view_of(tables)
         for function in registry.functions.values():
-            if function.rules.any or function.config.idempotency is not None:
+            if function.gated or function.config.idempotency is not None:
                 runs = [run for run in tables.runs if run.function_id == function.id]
                 wrong = [
                     *throttled(function, runs),

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import msgspec
 
 from stepwell.engine.expression import Expression, compile_expression
-from stepwell.engine.flow.gates import Rules, compile_rules
+from stepwell.engine.flow.gates import NO_RULES, Rules, compile_rules
 from stepwell.engine.flow.keys import OWN
 from stepwell.engine.model import AppRow, FunctionRow
 from stepwell.protocol.functions import FunctionConfig, Override, config_from_json, overridden, override_from_json
@@ -66,7 +66,7 @@ class Trigger(msgspec.Struct, frozen=True):
 
 
 class Function(msgspec.Struct, frozen=True, kw_only=True):
-    """A function as decisions see it.
+    """A function as decisions see it. `conditional`: a trigger has a condition. `gated`: it has a setting of flow control.
 
     `shares_keys`: one key may stand in several lanes. There are several keys, or had been others, or the scope of one is wider than
     the function.
@@ -76,7 +76,9 @@ class Function(msgspec.Struct, frozen=True, kw_only=True):
     config: FunctionConfig
     driver: str
     triggers: tuple[Trigger, ...]
+    conditional: bool
     rules: Rules
+    gated: bool
     shares_keys: bool
     override: Override
 
@@ -158,7 +160,9 @@ def compile_function(row: FunctionRow, app: AppRow) -> Function:
         config=config,
         driver=app.driver,
         triggers=triggers,
+        conditional=any(trigger.where is not None for trigger in triggers),
         rules=rules,
+        gated=rules != NO_RULES,
         shares_keys=row.rekeyed or len(rules.shape) > 1 or not all(part.startswith(OWN) for part in rules.shape),
         override=override or Override(),
     )

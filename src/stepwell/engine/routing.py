@@ -44,14 +44,14 @@ def matching(registry: Registry, event: EventRow | Event, body: dict[str, Any] |
     for function in registry.listening(event.name):
         if function.id <= after:
             continue
-        if function.rules.any or any(trigger.where for trigger in function.triggers):
-            if body is None:
-                body = event_body(event)
-            if not starts(function, event.name, body, now_ms):
-                continue
-            due.append(Due(function, function.rules.gates(body, now_ms)))
-        else:
+        if not function.conditional and not function.gated:
             due.append(Due(function, OPEN))
+            continue
+        if body is None:
+            body = event_body(event)
+        # It listens, so the name of one of its triggers fits.
+        if not function.conditional or starts(function, event.name, body, now_ms):
+            due.append(Due(function, function.rules.gates(body, now_ms) if function.gated else OPEN))
     return due
 
 

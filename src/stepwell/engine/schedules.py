@@ -129,7 +129,7 @@ def fire(registry: Registry, view: View, function: Function, trigger: Trigger, s
         origin=trigger.cron,
         due_ms=now_ms,
         body=lambda: event_body(event),
-        gates=unbatched(function.rules.gates(event_body(event), now_ms)) if function.rules.any else OPEN,
+        gates=unbatched(function.rules.gates(event_body(event), now_ms)) if function.gated else OPEN,
     )
     commands, _ = ask_at_once(decision, wish)
     return [Put(event), *commands, *settle(decision)]

@@ -185,7 +185,7 @@ def start_runs(
     commands: list[Command | Effect] = []
     decision = Decision(registry, view, now_ms)
     events = [stored(event_of_message(message)) for message in waiting if message.ready_ms <= now_ms]
-    gates_of = [function.rules.gates(event_body(event), now_ms) if function.rules.any else OPEN for event in events]
+    gates_of = [function.rules.gates(event_body(event), now_ms) if function.gated else OPEN for event in events]
     view.require([selection for event, gates in zip(events, gates_of, strict=True) for selection in select_start(function, event, gates)])
     many = 0
     for message, event, gates in zip(waiting, events, gates_of, strict=False):

@@ -46,11 +46,6 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     priority: Expression | None = None
 
     @property
-    def any(self) -> bool:
-        """Whether there is a setting at all."""
-        return self != NO_RULES
-
-    @property
     def keyed(self) -> bool:
         """Whether runs get keys, so that their items wait in lanes."""
         return bool(self.limits) or self.throttle is not None
@@ -90,7 +85,9 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
             return ()
         keys = [] if self.throttle is None else [self.throttle.counter(event, now_ms)]
         keys += [limit.counter(event, now_ms) for limit in self.limits]
-        keys += [weight for limit in self.limits if (weight := limit.weight_key(event, now_ms)) is not None][:1]
+        for limit in self.limits:
+            if limit.weight is not None and (weight := limit.weight_key(event, now_ms)) is not None:
+                return (*keys, weight)
         return tuple(keys)
 
     def gates(self, event: Mapping[str, Any], now_ms: int) -> Gates:
