@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -11,9 +10,9 @@ import pytest
 from stepwell.engine.commands import Delete
 from stepwell.primitives import actor as machine
 from tests.simulation.actors import simulate_actors
+from tests.simulation.planting import Plant, assert_noticed
 
 SEEDS = range(1, 301)
-Plant = Callable[[pytest.MonkeyPatch], None]
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -183,10 +182,4 @@ PLANTS: list[Plant] = [
 @pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.__name__)
 def test_a_planted_bug_is_noticed(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
     """Some seed of a few hundred fails with the guard taken away."""
-    plant(monkeypatch)
-    for seed in SEEDS:
-        try:
-            simulate_actors(seed)
-        except Exception:  # whatever it raises: the bug was noticed
-            return
-    raise AssertionError(f"no seed of {len(SEEDS)} noticed that {plant.__name__}: {plant.__doc__}")
+    assert_noticed(plant, monkeypatch, SEEDS, simulate_actors)

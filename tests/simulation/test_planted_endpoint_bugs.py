@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -10,12 +9,11 @@ import pytest
 
 from stepwell.engine import advance, calls, defers, ending, endpoints
 from stepwell.engine.model import TimerKind
+from tests.simulation.planting import Plant, assert_noticed
 from tests.simulation.world import simulate
 
 SEEDS = (80, *range(1, 80), *range(81, 400))
 """The first one alone of many notices results that are dropped."""
-
-Plant = Callable[[pytest.MonkeyPatch], None]
 
 
 def checkpoints_of_old_leases_count(patch: pytest.MonkeyPatch) -> None:
@@ -138,10 +136,4 @@ PLANTS: list[Plant] = [
 @pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.__name__)
 def test_a_planted_bug_is_noticed(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
     """Some seed of a few hundred fails with the guard taken away."""
-    plant(monkeypatch)
-    for seed in SEEDS:
-        try:
-            simulate(seed)
-        except Exception:  # whatever it raises: the bug was noticed
-            return
-    raise AssertionError(f"no seed of {len(SEEDS)} noticed that {plant.__name__}: {plant.__doc__}")
+    assert_noticed(plant, monkeypatch, SEEDS, simulate)

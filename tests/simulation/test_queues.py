@@ -13,13 +13,12 @@ import pytest
 from stepwell.engine.commands import Delete, TimerSet
 from stepwell.primitives import queue, queue_care, queue_claims, queue_pulls
 from stepwell.primitives.queue import Ledger
+from tests.simulation.planting import Plant, assert_noticed
 from tests.simulation.queues import QueueWorld, simulate
 
 SEEDS = int(os.environ.get("STEPWELL_SEEDS", "200"))
 FIRST = int(os.environ.get("STEPWELL_SEED", "1"))
 CHUNK = 50
-
-Plant = Callable[[pytest.MonkeyPatch], None]
 
 
 def judged(seed: int) -> QueueWorld:
@@ -384,10 +383,4 @@ PLANTS: list[Plant] = [
 @pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.__name__)
 def test_a_planted_bug_is_noticed(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
     """Some seed of two hundred fails with the guard taken away."""
-    plant(monkeypatch)
-    for seed in range(1, 200):
-        try:
-            simulate(seed)
-        except Exception:  # whatever it raises: the bug was noticed
-            return
-    raise AssertionError(f"no seed noticed that {plant.__name__}: {plant.__doc__}")
+    assert_noticed(plant, monkeypatch, range(1, 200), simulate)
