@@ -16,8 +16,7 @@ from itertools import count
 from pathlib import Path
 
 from stepwell.drivers.actors import ActorHost
-from stepwell.engine.inputs import AnyInput
-from stepwell.engine.inputs_actors import RELEASED_MAX, Activated, ActorActivated, ActorsReleased, ActorWrote, AlarmAnswered
+from stepwell.engine.inputs_actors import RELEASED_MAX, Activated, ActorActivated, ActorsReleased, ActorWrote
 from stepwell.errors import Error, NotFound, StoreUnavailable, UsageError
 from stepwell.primitives.actor import AlarmFired
 from stepwell.protocol.actors import (
@@ -39,25 +38,16 @@ from stepwell.protocol.actors import (
     ActorStored,
     ActorSync,
     FromActors,
-    Outcome,
     Snapshot,
 )
-from stepwell.protocol.codec import Json, canonical
+from stepwell.runtime.actor_alarms import LOST, Alarms, Submit, forget
 from stepwell.store.base import EntryRange, Reader
-
-ALARMS_MAX = 1000
-"""Alarms that run at a time; the others wait for their turn."""
-
-RETURNED_MAX = 100
-"""Alarms that one comparison has go off again."""
 
 RELEASE_S = 1.0
 """How long activations that have left memory wait for others, to be told of together."""
 
 READ_BYTES_MAX = 16 * 1024 * 1024
 """What one message of entries holds; the others are asked for again."""
-
-Submit = Callable[[AnyInput], "asyncio.Future[object]"]
 
 
 class _Call:
@@ -111,10 +101,7 @@ class Actors:
         self._by_id: dict[int, _Place] = {}
         self._load: dict[ActorHost, dict[int, _Place]] = {}
         self._homeless: dict[tuple[str, str], None] = {}
-        self._alarms: deque[AlarmFired] = deque()
-        self._orphans: dict[str, list[AlarmFired]] = {}
-        self._firing: set[tuple[str, str, int]] = set()
-        self._unknown: set[tuple[str, str, int]] = set()
+        self._alarms = Alarms(submit, reader, holder, self._ring)
         self._released: list[tuple[str, str, int]] = []
         self._releasing: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -138,7 +125,7 @@ class Actors:
     @property
     def alarms_waiting(self) -> int:
         """Alarms that have gone off and wait for their turn."""
-        return len(self._alarms) + sum(map(len, self._orphans.values()))
+        return self._alarms.waiting
 
     # Life.
 
@@ -147,7 +134,7 @@ class Actors:
         self._kinds = {kind: served for kind, served in self._kinds.items() if served[1] != hosts}
         for kind in kinds:
             self._kinds[kind.id] = (kind, hosts)
-            self._alarms.extend(self._orphans.pop(kind.id, ()))
+            self._alarms.served(kind.id)
         self.changed()
 
     def changed(self) -> None:
@@ -157,11 +144,12 @@ class Actors:
             place = self._places.get(key)
             if place is not None and place.host is None:
                 self._activate(place)
-        self._next_alarms()
+        self._alarms.go_on()
 
     async def stop(self) -> None:
         """Fail the calls that are out, and tell of the activations that are left."""
         self._stopped = True
+        self._alarms.stop()
         failure = ActorFailure(name="ActorLost", message="the server is being stopped")
         for place in list(self._places.values()):
             self._leave(place)
@@ -194,43 +182,19 @@ class Actors:
 
     def fire(self, fired: AlarmFired) -> None:
         """An alarm goes off."""
-        self._alarms.append(fired)
-        self._next_alarms()
-
-    def _next_alarms(self) -> None:
-        while self._alarms and len(self._firing) < ALARMS_MAX:
-            fired = self._alarms.popleft()
-            if fired.kind not in self._kinds:
-                self._orphans.setdefault(fired.kind, []).append(fired)
-                continue
-            self._firing.add((fired.kind, fired.name, fired.firing))
-            call = _Call(next(self._numbers), "alarm", b"", (), fired)
-            call.future.add_done_callback(lambda future, fired=fired: self._alarm_ended(fired, future))  # type: ignore[misc]
-            self._give(fired.kind, fired.name, call)
-
-    def _alarm_ended(self, fired: AlarmFired, future: asyncio.Future[bytes]) -> None:
-        self._firing.discard((fired.kind, fired.name, fired.firing))
-        outcome: Outcome = "ok"
-        told: Json | None = None
-        if future.cancelled() or (error := future.exception()) is None:
-            pass
-        elif isinstance(error, ActorFailed) and error.failure.name != LOST:
-            outcome, told = "failed", error_of(error.failure)
-        else:
-            outcome = "lost"
-        if not self._stopped:
-            _forget(self._submit(AlarmAnswered(fired.kind, fired.name, fired.firing, outcome, told)))
-            self._next_alarms()
+        self._alarms.fire(fired)
 
     async def compare(self) -> None:
-        """Alarms that are marked as running here, and are in nobody's hand twice in a row: the commit's answer was lost. Once more."""
-        here = self._firing | {(fired.kind, fired.name, fired.firing) for fired in self._alarms}
-        here |= {(fired.kind, fired.name, fired.firing) for orphans in self._orphans.values() for fired in orphans}
-        missing = set(await self._reader().held_alarms(self._holder)) - here - self._firing
-        lost = sorted(missing & self._unknown)[:RETURNED_MAX]
-        self._unknown = missing
-        for kind, name, firing in lost:
-            _forget(self._submit(AlarmAnswered(kind, name, firing, "lost")))
+        """Have alarms go off again that the store has as running here, and that are not."""
+        await self._alarms.compare()
+
+    def _ring(self, fired: AlarmFired) -> asyncio.Future[bytes] | None:
+        """Give an alarm to its actor; `None` where its kind is not here."""
+        if fired.kind not in self._kinds:
+            return None
+        call = _Call(next(self._numbers), "alarm", b"", (), fired)
+        self._give(fired.kind, fired.name, call)
+        return call.future
 
     def _give(self, kind: str, name: str, call: _Call) -> None:
         place = self._places.get((kind, name))
@@ -328,7 +292,7 @@ class Actors:
         self._releasing = None
         while self._released:
             batch, self._released = tuple(self._released[:RELEASED_MAX]), self._released[RELEASED_MAX:]
-            _forget(self._submit(ActorsReleased(batch)))
+            forget(self._submit(ActorsReleased(batch)))
 
     def gone(self, host: ActorHost, why: str, *, taken: bool) -> None:
         """A place is no more: its calls fail, and its alarms too, where what ran there may have been the reason."""
@@ -470,9 +434,6 @@ class Actors:
         task.add_done_callback(self._tasks.discard)
 
 
-LOST = "ActorLost"
-"""The name of a failure that says that the actor's process was ended on purpose."""
-
 DIED = "ActorDied"
 """The name of a failure that says that the actor's process ended by itself."""
 
@@ -495,13 +456,3 @@ def within(entries: tuple[tuple[str, bytes], ...], bytes_max: int) -> tuple[tupl
 def failure_of(error: BaseException) -> ActorFailure:
     """An error of the engine's, for the caller of an actor."""
     return ActorFailure(name=type(error).__name__, message=str(error), type=f"{type(error).__module__}:{type(error).__name__}", reset=True)
-
-
-def error_of(failure: ActorFailure) -> Json:
-    """What is kept of a failed alarm."""
-    return canonical({"message": failure.message, "name": failure.name, "stack": failure.stack})
-
-
-def _forget(future: asyncio.Future[object]) -> None:
-    """Nobody waits for it: what went wrong has been told by the store's own means."""
-    future.add_done_callback(lambda done: done.cancelled() or done.exception())

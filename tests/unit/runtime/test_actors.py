@@ -30,7 +30,7 @@ from stepwell.protocol.actors import (
     ActorStored,
     ActorSync,
 )
-from stepwell.runtime import actors as module
+from stepwell.runtime import actor_alarms, actors
 from stepwell.runtime.actors import Actors
 
 
@@ -302,7 +302,7 @@ def test_released_activations_are_told_together() -> None:
 
 def test_alarms_take_turns_and_wait_for_their_kind(monkeypatch: pytest.MonkeyPatch) -> None:
     """So many run at a time; those of a kind that nobody has wait until somebody does."""
-    monkeypatch.setattr(module, "ALARMS_MAX", 2)
+    monkeypatch.setattr(actor_alarms, "ALARMS_MAX", 2)
 
     async def work(rig: Rig) -> None:
         for n in range(3):
@@ -349,7 +349,7 @@ def test_alarms_in_nobodys_hand_go_off_again() -> None:
 
 def test_reads_wait_for_what_was_written_and_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     """An activation reads its own writes; what is too much for a message is told to be more."""
-    monkeypatch.setattr(module, "READ_BYTES_MAX", 25)
+    monkeypatch.setattr(actors, "READ_BYTES_MAX", 25)
 
     async def work(rig: Rig) -> None:
         rig.call()
