@@ -369,11 +369,19 @@ def test_lanes_outlive_their_new_tables(tmp_path: Path) -> None:
     for item in (item for items in waiting.values() for item in items):
         values = [getattr(item, name) for name in names]
         older.execute(f"INSERT INTO items (keys, {', '.join(names)}) VALUES ('[]', {', '.join('?' * len(names))})", values)
+    for function_id, keyed in (("f", 1), ("g", 0)):
+        values = (function_id, f"u-{function_id}", "a", function_id, "{}", 1, keyed, 0, 0)
+        older.execute(
+            "INSERT INTO functions (id, uuid, app_name, name, config, version, keyed, paused, archived) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            values,
+        )
     older.close()
 
     async def main() -> None:
         store = SqliteStore(path)
         await store.open()
+        # Whether one with keys had others before, the file does not say: it may have.
+        assert {row.id: row.rekeyed for row in (await store.reader.catalogue()).functions} == {"f": True, "g": False}
         view = View()
         scans = {"ready_lanes": ("f", "a"), "shut_lanes": ("k", "b"), "function_lanes": ("f\n", "b"), "empty_lanes": ("", "c")}
         async with store.transaction() as tx:
