@@ -94,12 +94,12 @@ def judge(database: Path, run_ids: list[str], output: str, calls_file: Path) -> 
     worn_out = {run_id for (run_id,) in connection.execute("SELECT id FROM runs WHERE output LIKE '%WorkerDied%'")}
     outputs = dict(connection.execute("SELECT id, output FROM runs"))
     ticks = connection.execute("SELECT events.key FROM runs JOIN events ON events.id = runs.first_event_id WHERE cause = 'cron'").fetchall()
-    left = connection.execute(
-        "SELECT (SELECT count(*) FROM waits) + (SELECT count(*) FROM names) + (SELECT count(*) FROM items)"
-    ).fetchone()
+    # A cron line may have begun a run in the very minute in which the server was stopped: that one is under way.
+    under_way = {run_id for (run_id,) in connection.execute("SELECT id FROM runs WHERE ended_ms IS NULL AND cause = 'cron'")}
+    left = {run_id for table in ("waits", "names", "items") for (run_id,) in connection.execute(f"SELECT run_id FROM {table}")} - under_way
     connection.close()
     assert len(set(ticks)) == len(ticks), "a tick was fired twice"
-    assert left == (0,), "something waits for a run that has ended"
+    assert left == set(), "something waits for a run that has ended"
     assert len(set(run_ids)) == len(run_ids), "two events have one run"
     for run_id in run_ids:
         if run_id not in worn_out:
